@@ -1,0 +1,1 @@
+"""The places that can run the training image, one file each."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 TaskType = Literal["classification", "qa", "instruction", "chat", "completion"]
 
 DEFAULT_METRIC: dict[str, str] = {
@@ -36,7 +37,8 @@ class Model(Section):
         "auto", description="Attention implementation; auto takes the fastest that keeps samples apart on the device."
     )
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="Compute type; auto takes what the device does well (bf16, fp16 on a T4, fp32 on most CPUs)."
+        "auto",
+        description="Compute type; auto takes what the device does well (bf16, fp16 on a T4, fp32 on most CPUs).",
     )
 
 
@@ -62,21 +64,35 @@ class Data(Section):
     )
     group: str | None = Field(None, description="Column whose equal values stay in one split (a document, a patient).")
     split: Split = Field(default_factory=Split, description="Shares split off by hash where no file is given.")
-    max_length: Annotated[int, Field(ge=16)] = Field(1024, description="Longest row in tokens; prompts are cut, answers never.")
-    on_long: Literal["cut", "drop", "refuse"] = Field("cut", description="What becomes of a row longer than max_length.")
-    on_leak: Literal["refuse", "drop_train"] = Field("refuse", description="What becomes of a test input found in train too.")
+    max_length: Annotated[int, Field(ge=16)] = Field(
+        1024, description="Longest row in tokens; prompts are cut, answers never."
+    )
+    on_long: Literal["cut", "drop", "refuse"] = Field(
+        "cut", description="What becomes of a row longer than max_length."
+    )
+    on_leak: Literal["refuse", "drop_train"] = Field(
+        "refuse", description="What becomes of a test input found in train too."
+    )
     on_duplicate: Literal["keep", "drop"] = Field("keep", description="What becomes of exact repeats inside train.")
-    near_duplicate: float = Field(0.8, gt=0.0, le=1.0, description="Jaccard similarity on words from which rows are near.")
+    near_duplicate: float = Field(
+        0.8, gt=0.0, le=1.0, description="Jaccard similarity on words from which rows are near."
+    )
     min_rows: Annotated[int, Field(ge=1)] = Field(20, description="Fewer usable training rows than this are refused.")
-    max_rows: Annotated[int, Field(ge=1)] | None = Field(None, description="At most this many rows of each split (a rehearsal).")
+    max_rows: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="At most this many rows of each split (a rehearsal)."
+    )
 
 
 class Task(Section):
     """What the model has to do and how it is judged."""
 
     type: TaskType = Field(description="classification, qa, instruction, chat or completion.")
-    metric: str | None = Field(None, description="Metric that decides; default by type (macro_f1, f1, rouge_l, perplexity).")
-    labels: list[str] | None = Field(None, description="All labels, in order; default: those of the training rows, sorted.")
+    metric: str | None = Field(
+        None, description="Metric that decides; default by type (macro_f1, f1, rouge_l, perplexity)."
+    )
+    labels: list[str] | None = Field(
+        None, description="All labels, in order; default: those of the training rows, sorted."
+    )
     instruction: str | None = Field(None, description="Instruction put before each input; a sensible one by default.")
     max_new_tokens: Annotated[int, Field(ge=1)] = Field(128, description="Longest generated answer in tokens.")
 
@@ -90,7 +106,9 @@ class Train(Section):
     """How the adapter is trained. Sources of the defaults: QLoRA (Dettmers 2023), rsLoRA (Kalajdzievski 2023), LoRA
     without regret (Schulman 2025)."""
 
-    method: Literal["auto", "qlora", "lora"] = Field("auto", description="qlora: 4-bit NF4 base; lora: base in the compute type.")
+    method: Literal["auto", "qlora", "lora"] = Field(
+        "auto", description="qlora: 4-bit NF4 base; lora: base in the compute type."
+    )
     rank: Annotated[int, Field(ge=1, le=512)] = Field(16, description="LoRA rank, on all linear layers.")
     alpha: Annotated[int, Field(ge=1)] = Field(16, description="LoRA alpha.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="LoRA dropout.")
@@ -98,7 +116,9 @@ class Train(Section):
     learning_rate: Annotated[float, Field(gt=0.0)] | None = Field(
         None, description="Peak rate; default by size: 1e-4 from 13B, 2e-4 from 1B, 1e-3 below."
     )
-    scheduler: Literal["linear", "cosine", "constant"] = Field("cosine", description="Learning-rate schedule after warm-up.")
+    scheduler: Literal["linear", "cosine", "constant"] = Field(
+        "cosine", description="Learning-rate schedule after warm-up."
+    )
     warmup: float = Field(0.05, ge=0.0, lt=1.0, description="Share of the steps for warm-up.")
     optimizer: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "auto", description="auto: paged 8-bit AdamW on a GPU, AdamW on the CPU."
@@ -112,13 +132,22 @@ class Train(Section):
         None, description="Tokens in one forward pass; default by the memory at hand."
     )
     batching: Literal["auto", "packed", "padded"] = Field(
-        "auto", description="packed: rows laid end to end, kept apart by attention; padded: rows of like length together."
+        "auto",
+        description="packed: rows laid end to end, kept apart by attention; padded: rows of like length together.",
     )
-    checkpointing: Literal["auto", "on", "off"] = Field("auto", description="Gradient checkpointing; auto only when needed.")
-    evaluations_per_epoch: Annotated[int, Field(ge=1)] = Field(1, description="Validations by the task metric in an epoch.")
-    patience: Annotated[int, Field(ge=0)] = Field(2, description="Validations without a gain before an early stop; 0: never.")
+    checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="Gradient checkpointing; auto only when needed."
+    )
+    evaluations_per_epoch: Annotated[int, Field(ge=1)] = Field(
+        1, description="Validations by the task metric in an epoch."
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        2, description="Validations without a gain before an early stop; 0: never."
+    )
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = Field(5.0, description="Minutes between checkpoints.")
-    checkpoint_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Steps between checkpoints, as well.")
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Steps between checkpoints, as well."
+    )
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of data order, adapter and bootstrap.")
 
 
@@ -139,8 +168,8 @@ class Evaluate(Section):
 class Tracking(Section):
     """Where the curves go."""
 
-    report_to: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = Field(
-        default_factory=lambda: ["tensorboard"], description="Experiment trackers that get the curves."
+    report_to: list[Tracker] = Field(
+        default_factory=lambda: list[Tracker](("tensorboard",)), description="Experiment trackers that get the curves."
     )
     project: str = Field("ftlaunch", description="Project or experiment name at the tracker.")
 
