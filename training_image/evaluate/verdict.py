@@ -17,7 +17,7 @@ class Verdict:
     """zero_shot or few_shot, whichever is better."""
     metric: str
     difference: float | None
-    """Tuned minus baseline in the metric's own unit (so negative is better for perplexity); None if nothing was tuned."""
+    """Tuned minus baseline in the metric's own unit (negative is better for perplexity); None: nothing was tuned."""
     ci95: tuple[float, float] | None
     text: str
     harmed: list[dict[str, Any]] = field(default_factory=list)
