@@ -35,6 +35,8 @@ class Example:
     """The input alone, without instruction: what the classical baseline, duplicates and leaks look at."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The row as it was, for slices and groups."""
+    cuttable: str = ""
+    """The part of the last user turn that may be cut to fit (the text, the context); empty: any user turn."""
 
 
 @dataclass(frozen=True, slots=True)
