@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from training_image.data.examples import IGNORED, Example, Message, Sample
+from training_image.data.fit import render_splits
 from training_image.data.load import Splits, load_splits
+from training_image.data.render import Renderer
 
-__all__ = ["IGNORED", "Example", "Message", "Sample", "Splits", "load_splits"]
+__all__ = ["IGNORED", "Example", "Message", "Renderer", "Sample", "Splits", "load_splits", "render_splits"]

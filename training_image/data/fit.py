@@ -1,0 +1,53 @@
+"""Rows against ``data.max_length``: what ``data.on_long`` asks for, applied and counted."""
+
+from __future__ import annotations
+
+from training_image.data.examples import Example, Sample
+from training_image.data.load import Splits
+from training_image.data.problems import DataError, rows_text
+from training_image.data.render import Renderer, TooLong
+from training_image.spec import Spec
+
+
+def render_splits(spec: Spec, splits: Splits, renderer: Renderer) -> dict[str, list[Sample]]:
+    """Render all rows, split by split, in the order of `Splits`, which loses the rows that ``on_long: drop`` drops.
+
+    Raises DataError for rows that are too long under ``on_long: refuse``, that cannot be cut to fit under ``cut``, or
+    that the chat template refuses; it names the rows.
+    """
+    rendered = {}
+    for name, rows in splits.named():
+        kept: list[Example] = []
+        samples: list[Sample] = []
+        long: list[int] = []
+        for example in rows:
+            sample = _sample(renderer, example, splits.files[name])
+            if sample is None or (sample.cut and spec.data.on_long != "cut"):
+                long.append(example.row)
+            else:
+                kept.append(example)
+                samples.append(sample)
+        if long and spec.data.on_long != "drop":
+            raise long_error(spec, splits.files[name], long)
+        splits.keep(name, kept, "too_long")
+        rendered[name] = samples
+    return rendered
+
+
+def long_error(spec: Spec, file: str, rows: list[int]) -> DataError:
+    """The refusal of rows that are too long."""
+    what = "cannot be cut to" if spec.data.on_long == "cut" else "are longer than"
+    return DataError(
+        f"{file}: {rows_text(rows)} {what} data.max_length {spec.data.max_length} tokens",
+        "Raise data.max_length, shorten these rows, or set data.on_long: drop (they are counted).",
+        "too_long",
+    )
+
+
+def _sample(renderer: Renderer, example: Example, file: str) -> Sample | None:
+    try:
+        return renderer.sample(example)
+    except TooLong:
+        return None
+    except DataError as error:
+        raise DataError(f"{file}: row {example.row}: {error.message}", error.hint, error.code) from None
