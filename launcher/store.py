@@ -1,0 +1,236 @@
+"""The record of every job, in SQLite, so that nothing is paid for twice or forgotten.
+
+Several launchers may use it at once: it is in WAL mode, every change is one transaction, and who submits a job holds
+the lock of its name (`Store.lock`), which the kernel frees however the holder ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from backends.home import data_home
+from backends.interface import Handle, Plan, Reason, State, Status
+from training_image.errors import InputError
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE jobs (
+        job TEXT PRIMARY KEY, content TEXT NOT NULL, attempt INTEGER NOT NULL, backend TEXT NOT NULL,
+        state TEXT NOT NULL, reason TEXT, native_state TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
+        created REAL NOT NULL, submitted REAL, ended REAL,
+        job_file TEXT NOT NULL, as_submitted TEXT NOT NULL, plan TEXT NOT NULL, handle TEXT, output TEXT,
+        cursor TEXT, metrics TEXT NOT NULL DEFAULT '{}', billable_seconds REAL, estimate_usd REAL, actual_usd REAL,
+        UNIQUE (content, attempt)
+    );
+    CREATE TABLE digests (
+        path TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL
+    );
+    """,
+)
+"""One script a version; `PRAGMA user_version` counts those that ran."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One job."""
+
+    job: str
+    content: str
+    """Digest of what is run and where, without the attempt."""
+    attempt: int
+    backend: str
+    job_file: str
+    as_submitted: str
+    """The effective job file."""
+    plan: Plan
+    state: State = State.QUEUED
+    reason: Reason | None = None
+    native_state: str = ""
+    message: str = ""
+    created: float = field(default_factory=time.time)
+    """Unix seconds, as all times here."""
+    submitted: float | None = None
+    """None: an intent that no place has confirmed yet."""
+    ended: float | None = None
+    handle: Handle | None = None
+    output: str | None = None
+    """The fetched folder, once it is whole."""
+    cursor: str | None = None
+    """The last log line that was seen."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The last value of each metric."""
+    billable_seconds: float | None = None
+    estimate_usd: float | None = None
+    actual_usd: float | None = None
+
+    def listed(self) -> dict[str, Any]:
+        """The document of ``jobs --json``."""
+        return {
+            "job": self.job,
+            "backend": self.backend,
+            "state": self.state,
+            "reason": self.reason,
+            "created": self.created,
+            "ended": self.ended,
+            "handle": None if self.handle is None else self.handle.model_dump(),
+            "estimate_usd": self.estimate_usd,
+            "actual_usd": self.actual_usd,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The document of ``status --json``."""
+        return self.listed() | {
+            "native_state": self.native_state,
+            "message": self.message,
+            "billable_seconds": self.billable_seconds,
+            "metrics": self.metrics,
+            "output": self.output,
+        }
+
+
+class Store:
+    """``jobs.db``."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Open or make the store; raises InputError where it cannot be written or a newer version made it."""
+        self.folder = folder or data_home()
+        path = self.folder / "jobs.db"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self.connection.row_factory = sqlite3.Row
+            self._migrate(path)
+        except (OSError, sqlite3.Error) as error:
+            hint = "make its folder writable, or set FTLAUNCH_HOME to another"
+            raise InputError(f"cannot use the record of jobs {path}: {error}", hint=hint) from error
+
+    def _migrate(self, path: Path) -> None:
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if version > len(_MIGRATIONS):
+            raise InputError(f"{path} was written by a newer ftlaunch", hint="update ftlaunch")
+        if version == len(_MIGRATIONS):
+            return
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        with self._transaction():
+            (version,) = self.connection.execute("PRAGMA user_version").fetchone()  # another may have been faster
+            for script in _MIGRATIONS[version:]:
+                for statement in filter(str.strip, script.split(";")):
+                    self.connection.execute(statement)
+            self.connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    @contextlib.contextmanager
+    def lock(self, job: str) -> Iterator[None]:
+        """Be the only launcher that submits this job; waits for another. Freed by the kernel if this one is killed."""
+        folder = self.folder / "locks"
+        folder.mkdir(exist_ok=True)
+        with (folder / f"{job}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def of_content(self, content: str) -> list[Record]:
+        """All attempts at the same content, first one first."""
+        return self._select("WHERE content = ? ORDER BY attempt", content)
+
+    def jobs(self) -> list[Record]:
+        """All jobs, newest first."""
+        return self._select("ORDER BY created DESC")
+
+    def get(self, job: str) -> Record | None:
+        """A job by its full name."""
+        found = self._select("WHERE job = ?", job)
+        return found[0] if found else None
+
+    def add(self, record: Record) -> Record:
+        """Record an intent; gives the record that is there already if another launcher was faster."""
+        row = _row(record)
+        names = ", ".join(row)
+        marks = ", ".join("?" * len(row))
+        self.connection.execute(f"INSERT OR IGNORE INTO jobs ({names}) VALUES ({marks})", list(row.values()))  # noqa: S608
+        found = self._select("WHERE content = ? AND attempt = ?", record.content, record.attempt)
+        return found[0] if found else record
+
+    def update(self, job: str, **changes: Any) -> Record:
+        """Change a job's record; gives it as it is then."""
+        names = {field.name for field in fields(Record)}
+        if not changes.keys() <= names:
+            raise KeyError(sorted(changes.keys() - names))
+        if changes:
+            assignments = ", ".join(f"{name} = ?" for name in changes)
+            values = [_column(value) for value in changes.values()]
+            self.connection.execute(f"UPDATE jobs SET {assignments} WHERE job = ?", [*values, job])  # noqa: S608
+        found = self.get(job)
+        assert found is not None
+        return found
+
+    def observe(self, job: str, status: Status) -> Record:
+        """Record what the place says; the time of the end is that of the first look that saw it."""
+        changes: dict[str, Any] = {
+            "state": status.state,
+            "reason": status.reason,
+            "native_state": status.native_state,
+            "message": status.message,
+        }
+        if status.billable_seconds is not None:
+            changes["billable_seconds"] = status.billable_seconds
+        before = self.get(job)
+        if not status.state.ended:
+            changes["ended"] = None
+        elif before is not None and before.ended is None:
+            changes["ended"] = time.time()
+        return self.update(job, **changes)
+
+    def remembered_digest(self, path: str, mtime_ns: int, size: int) -> str | None:
+        """The SHA-256 of a file that has not changed since."""
+        row = self.connection.execute(
+            "SELECT sha256 FROM digests WHERE path = ? AND mtime_ns = ? AND size = ?", (path, mtime_ns, size)
+        ).fetchone()
+        return None if row is None else str(row["sha256"])
+
+    def remember_digest(self, path: str, mtime_ns: int, size: int, sha256: str) -> None:
+        """Keep the SHA-256 of a file by path, time and size."""
+        self.connection.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (path, mtime_ns, size, sha256))
+
+    def _select(self, condition: str, *values: object) -> list[Record]:
+        rows = self.connection.execute(f"SELECT * FROM jobs {condition}", values)  # noqa: S608  # our own literals
+        return [_record(dict(row)) for row in rows]
+
+
+def _row(record: Record) -> dict[str, Any]:
+    return {field.name: _column(vars(record)[field.name]) for field in fields(record)}
+
+
+def _column(value: Any) -> Any:
+    if isinstance(value, Plan | Handle):
+        return value.model_dump_json(by_alias=True)
+    return json.dumps(value) if isinstance(value, Mapping) else value
+
+
+def _record(row: dict[str, Any]) -> Record:
+    row["plan"] = Plan.model_validate_json(row["plan"])
+    row["handle"] = None if row["handle"] is None else Handle.model_validate_json(row["handle"])
+    row["state"] = State(row["state"])
+    row["reason"] = None if row["reason"] is None else Reason(row["reason"])
+    row["metrics"] = json.loads(row["metrics"])
+    return Record(**row)
