@@ -1,6 +1,6 @@
 """Stage and submit a job, then die at once: a launcher killed between the create call and its record.
 
-``python -m backends.conformance.crash``: reads `Launch` as JSON from standard input; never returns.
+`main` reads `Launch` as JSON from standard input; it never returns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Launch(BaseModel):
     files: dict[str, Path]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Stage, submit, die."""
     launch = Launch.model_validate_json(sys.stdin.read())
     owner: Any = importlib.import_module(launch.module)
     for part in launch.name.split("."):

@@ -85,7 +85,7 @@ class Harness(ABC):
     limit_seconds: ClassVar[int] = 15
     """`Submission.max_seconds` of the job that would run longer."""
     grace_seconds: ClassVar[float] = 120.0
-    """How long the place may take to stop a job that reached its limit."""
+    """How long, past `limit_seconds`, the place may take to start that job and to stop it."""
     long_steps: ClassVar[int] = 200
     """Steps of the job that is cancelled, killed and resumed; it must train for some seconds after ``cut_step``."""
     cut_step: ClassVar[int] = 12

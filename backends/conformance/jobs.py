@@ -74,6 +74,8 @@ class Run:
     """The log read anew after the end."""
     census: Census
     """Taken at the moment at which the end was told."""
+    afterwards: list[Status] = field(default_factory=list)
+    """What was told when the end was asked for again."""
 
 
 @dataclass(slots=True)
@@ -92,14 +94,19 @@ class Watch:
         self.trail.append(status)
         return status
 
-    def read(self) -> int:
-        """Read on in the log; the number of new lines. Without a log cursor a reader has to wait for the end."""
+    def read(self, step: int | None = None) -> int:
+        """Read on in the log, to that training step at most; the number of new lines.
+
+        Without a log cursor a reader has to wait for the end.
+        """
         if not self.harness.backend.capabilities.log_cursor:
             return 0
         before = len(self.followed)
         for line in self.harness.fresh().logs(self.handle, self.cursor):
             self.followed.append(line)
             self.cursor = line.cursor
+            if step is not None and step_of(line) >= step:
+                break
         return len(self.followed) - before
 
     def to_step(self, step: int) -> None:
@@ -108,7 +115,8 @@ class Watch:
         deadline = time.monotonic() + self.harness.end_seconds
         while time.monotonic() < deadline:
             status = self.look()
-            if followable and any(step_of(line) >= step for line in self.harness.fresh().logs(self.handle, None)):
+            self.read(step)
+            if last_step(self.followed) >= step:
                 return
             if not followable and status.state == "RUNNING":
                 return
@@ -132,7 +140,7 @@ class Watch:
             self.read()
             time.sleep(self.harness.poll_seconds)
         census = self.harness.census(self.handle.job_name)
-        while self.read():  # a service may give the last lines some time after the end
+        while self.read() and time.monotonic() < deadline:  # a service may give the last lines after the end
             time.sleep(self.harness.poll_seconds)
         return census
 
@@ -140,7 +148,7 @@ class Watch:
         """Wait for the end and gather all of it."""
         census = self.to_end(seconds)
         lines = list(self.harness.fresh().logs(self.handle, None))
-        return Run(job, self.handle, self.trail[-1], self.trail, self.followed, lines, census)
+        return Run(job, self.handle, self.trail[-1], list(self.trail), self.followed, lines, census)
 
     def tail(self) -> str:
         """The log's last lines, for a message."""

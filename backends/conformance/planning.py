@@ -152,15 +152,20 @@ def plan_lists_what_is_unresolved(harness: Harness) -> None:
     submission = _prepared(harness).submission
     for options in (submission.options, {}):
         plan = harness.fresh().plan(submission.model_copy(update={"options": options}))
-        _expect_listed(plan)
+
+        standing, listed = _standing(plan), _listed(plan)
+        expect(standing == listed, f"placeholders in the request: {sorted(standing)}; listed: {sorted(listed)}")
+        silent = [each.path for each in plan.unresolved if not each.hint]
+        expect(not silent, f"no hint where to set {silent}")
 
 
-def _expect_listed(plan: Plan) -> None:
-    standing = {f"backends.{name}" for text in _texts(plan.request) for name in PLACEHOLDER.findall(text)}
-    listed = {each.path for each in plan.unresolved}
-    expect(standing == listed, f"placeholders in the request: {sorted(standing)}; listed: {sorted(listed)}")
-    silent = [each.path for each in plan.unresolved if not each.hint]
-    expect(not silent, f"no hint where to set {silent}")
+def _standing(plan: Plan) -> set[str]:
+    """Paths of the placeholders in the request."""
+    return {f"backends.{name}" for text in _texts(plan.request) for name in PLACEHOLDER.findall(text)}
+
+
+def _listed(plan: Plan) -> set[str]:
+    return {each.path for each in plan.unresolved}
 
 
 @promise()
@@ -178,7 +183,10 @@ def resolve_keeps_the_plan(harness: Harness) -> None:
     expect(again == job.plan, f"resolve changed a resolved plan: {job.plan!r} became {again!r}")
     bare = harness.fresh().plan(job.submission.model_copy(update={"options": {}}))
     filled = harness.fresh().resolve(bare)
-    _expect_listed(filled)
+    lost = (_listed(bare) - _listed(filled)) & _standing(filled)
+    expect(not lost, f"resolve took {sorted(lost)} off the list, and left the placeholders standing")
+    new = _listed(filled) - _listed(bare)
+    expect(not new, f"resolve made {sorted(new)} unresolved")
     kept = {"job_name", "backend", "inputs", "spec", "max_seconds"}
     expect(
         filled.model_dump(include=kept) == bare.model_dump(include=kept),
@@ -207,7 +215,7 @@ def capabilities_are_plain(harness: Harness) -> None:
     expect(plain is not None, f"the name {backend.name!r} is no plain name")
     expect(bool(backend.summary) and "\n" not in backend.summary, "the summary is not one line")
     expect(isinstance(backend.extra, str), f"the extra is {backend.extra!r}")
-    vague = {name: value for name, value in backend.capabilities.__dict__.items() if not isinstance(value, bool)}
+    vague = {name: value for name, value in vars(backend.capabilities).items() if not isinstance(value, bool)}
     expect(not vague, f"neither True nor False: {vague}")
 
 
@@ -249,4 +257,3 @@ def preflight_starts_nothing(harness: Harness) -> None:
     harness.runs.started.append(job.plan.job_name)
     harness.fresh().preflight(job.plan)
     expect(harness.census(job.plan.job_name).started == 0, "the preflight started the job")
-    expect(harness.fresh().find(job.plan.job_name) is None, "after a preflight, find knows the job")

@@ -1,14 +1,13 @@
 """Make a plan in an interpreter of its own, and tell what that reached for.
 
-``python -m backends.conformance.probe``: reads `Question` as JSON from standard input, writes `Answer` as JSON. The
-clock is set to the question's time before the backend's module is imported, so that ``from time import time`` sees it.
+`main` reads `Question` as JSON from standard input and writes `Answer` as JSON. The clock is set to the question's time
+before the backend's module is imported, so that ``from time import time`` sees it.
 """
 
 from __future__ import annotations
 
 import datetime
 import importlib
-import json
 import os
 import re
 import sys
@@ -88,11 +87,11 @@ def watch_environment(read: list[str]) -> None:
     get, iterate = kind.__getitem__, kind.__iter__
 
     def recorded_get(self: Any, name: str) -> str:
-        read.append(name)
+        read.append(str(name))
         return str(get(self, name))
 
     def recorded_iterate(self: Any) -> Any:
-        read.extend(name for name in list(iterate(self)))
+        read.extend(iterate(self))
         return iterate(self)
 
     kind.__getitem__ = recorded_get
@@ -130,7 +129,7 @@ def answer(question: Question) -> Answer:
     return found
 
 
-if __name__ == "__main__":
-    asked = Question.model_validate_json(sys.stdin.read())
-    told = answer(asked)
-    print(json.dumps(told.model_dump(mode="json")))
+def main() -> None:
+    """Answer the question on standard input."""
+    told = answer(Question.model_validate_json(sys.stdin.read()))
+    print(told.model_dump_json())

