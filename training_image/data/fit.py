@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training_image.data.examples import Example, Sample
-from training_image.data.load import Splits
+from training_image.data.load import Splits, set_errors
 from training_image.data.problems import DataError, rows_text
 from training_image.data.render import Renderer, TooLong
 from training_image.spec import Spec
@@ -31,6 +31,9 @@ def render_splits(spec: Spec, splits: Splits, renderer: Renderer) -> dict[str, l
             raise long_error(spec, splits.files[name], long)
         splits.keep(name, kept, "too_long")
         rendered[name] = samples
+    if any("too_long" in counts["dropped"] for counts in splits.counts.values()):
+        for error in set_errors(spec, splits):
+            raise error
     return rendered
 
 

@@ -200,11 +200,12 @@ def drop_leaks(splits: Splits, leaks: Sequence[Leak]) -> None:
 def set_errors(spec: Spec, splits: Splits) -> list[DataError]:
     """What makes the rows as a whole unusable: too few, one class, an empty split, a label without training rows."""
     errors = []
-    if len(splits.train) < spec.data.min_rows:
+    least = min(spec.data.min_rows, spec.data.max_rows or spec.data.min_rows)
+    if len(splits.train) < least:
         errors.append(
             DataError(
                 f"{splits.files['train']}: {len(splits.train)} usable training rows, data.min_rows asks for "
-                f"{spec.data.min_rows}",
+                f"{least}",
                 "Add rows, or lower data.min_rows if you mean it.",
                 "too_few_rows",
             )
