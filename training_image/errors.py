@@ -1,25 +1,16 @@
-"""What can end a run, said to people, and the exit codes of ``python -m training_image``.
-
-Never 6, 11, 134 or 139: Vertex AI takes these for transient faults of its own and starts the job again.
-"""
+"""What can end a run, said to people, and the exit code of each."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-EXIT_DONE = 0
-EXIT_BAD_INPUT = 2
-EXIT_OUT_OF_MEMORY = 3
-EXIT_DIVERGED = 4
-EXIT_STOPPED = 143
-EXIT_UNFORESEEN = 1
-"""A fault of the program itself, shown with its traceback."""
+DONE, BAD_INPUT, OUT_OF_MEMORY, DIVERGED, STOPPED = 0, 2, 3, 4, 143
+"""Exit codes of ``python -m training_image``. Never 6, 11, 134 or 139: Vertex AI takes those for its own faults and
+starts the job again."""
 
 
 class RunError(Exception):
-    """An end that is no fault of the program. ``message`` says what and where, ``hint`` what to do."""
+    """A run that ends early, and why. ``message`` says what and where, ``hint`` what to do."""
 
-    exit_code: ClassVar[int] = EXIT_UNFORESEEN
+    exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -28,24 +19,24 @@ class RunError(Exception):
 
 
 class InputError(RunError):
-    """The user's input is wrong: job file, data, model, folders."""
+    """The user's input is wrong."""
 
-    exit_code: ClassVar[int] = EXIT_BAD_INPUT
+    exit_code = BAD_INPUT
 
 
 class OutOfMemory(RunError):
-    """The job does not fit into the memory of the machine or its accelerator."""
+    """The memory of the device does not suffice, even for the smallest micro-batch."""
 
-    exit_code: ClassVar[int] = EXIT_OUT_OF_MEMORY
+    exit_code = OUT_OF_MEMORY
 
 
 class Diverged(RunError):
-    """The loss is not a number, or rose far above its start."""
+    """The loss is no number any more, or far above where it began."""
 
-    exit_code: ClassVar[int] = EXIT_DIVERGED
+    exit_code = DIVERGED
 
 
 class Stopped(RunError):
-    """Asked to stop (SIGTERM, SIGINT); what was reached is saved."""
+    """Asked to stop from outside; what was done so far is saved."""
 
-    exit_code: ClassVar[int] = EXIT_STOPPED
+    exit_code = STOPPED

@@ -1,0 +1,99 @@
+"""One job from the command to the verdict, checked against what anyone can compute from the files it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
+
+from tests.end_to_end.conftest import Run, run_job, write_job
+from tests.tiny_model import tasks
+
+EVALUATIONS = ("classical", "zero_shot", "few_shot", "tuned")
+
+
+@pytest.fixture(scope="module")
+def finished(ftlaunch: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tasks.write(tmp_path_factory.mktemp("colours"), "colours", train=180, validation=60, test=150)
+    return run_job(ftlaunch, write_job(folder, evaluate={"slices": ["source"]}))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_tuned_model_improves_on_what_nobody_can_guess(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, result = finished
+    verdict = result["verdict"]
+    assert verdict["outcome"] == "improved"
+    assert verdict["ci95"][0] > 0
+    assert verdict["baseline"] in ("zero_shot", "few_shot")
+    tuned = result["evaluations"]["tuned"]["metrics"]["macro_f1"]
+    assert verdict["difference"] == pytest.approx(
+        tuned - result["evaluations"][verdict["baseline"]]["metrics"]["macro_f1"], abs=1e-9
+    )
+
+
+def test_the_tree_is_whole(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, result = finished
+    for name in EVALUATIONS:
+        assert len(lines(output / "predictions" / f"{name}.jsonl")) == result["evaluations"][name]["n"] == 150
+    for name in ("metrics.jsonl", "README.md", "job.yaml", "adapter/adapter_config.json"):
+        assert (output / name).stat().st_size > 0
+    assert (output / "adapter" / "adapter_model.safetensors").exists()
+    assert list((output / "tensorboard").rglob("events.*"))
+    manifest = json.loads((output / "manifest.json").read_text())
+    for name, entry in manifest["files"].items():
+        content = (output / name).read_bytes()
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (entry["sha256"], entry["bytes"]), name
+    named = set(manifest["files"]) | {"manifest.json", "job.yaml"}
+    assert {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()} == named
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_the_metrics_are_those_of_the_predictions(finished: tuple[Path, dict[str, Any]], name: str) -> None:
+    output, result = finished
+    rows = lines(output / "predictions" / f"{name}.jsonl")
+    true, said = [row["reference"] for row in rows], [row["prediction"] for row in rows]
+    entry = result["evaluations"][name]
+    macro = {"average": "macro", "zero_division": 0.0}
+    assert entry["metrics"]["accuracy"] == pytest.approx(accuracy_score(true, said))
+    assert entry["metrics"]["macro_f1"] == pytest.approx(f1_score(true, said, **macro))
+    assert entry["metrics"]["precision"] == pytest.approx(precision_score(true, said, **macro))
+    assert entry["metrics"]["recall"] == pytest.approx(recall_score(true, said, **macro))
+    assert entry["confusion"] == confusion_matrix(true, said, labels=entry["labels"]).tolist()
+    low, high = entry["ci95"]["macro_f1"]
+    assert low <= entry["metrics"]["macro_f1"] <= high
+
+
+def test_all_evaluations_answer_the_same_rows(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, _ = finished
+    asked = [[(row["id"], row["reference"]) for row in lines(output / "predictions" / f"{name}.jsonl")] for name in EVALUATIONS]
+    assert all(rows == asked[0] for rows in asked)
+
+
+def test_the_curves_have_the_standard_names(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, result = finished
+    rows = lines(output / "metrics.jsonl")
+    assert all({"step", "epoch", "time"} <= set(row) for row in rows)
+    steps = [row["step"] for row in rows if "train/loss" in row]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == result["training"]["steps"]
+    names = {name for row in rows for name in row}
+    assert {"train/loss", "train/grad_norm", "train/learning_rate", "validation/loss", "validation/macro_f1"} <= names
+
+
+def test_a_repeated_command_runs_a_new_attempt_and_reuse_shows_the_old(
+    ftlaunch: Run, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    output, result = finished
+    done = ftlaunch("run", output.parent, "--reuse", "--json")
+    shown = json.loads(done.stdout)
+    assert shown["job"] == result["job"]
+    assert shown["state"] == "SUCCEEDED"
+    planned = json.loads(ftlaunch("run", output.parent, "--dry-run", "--json").stdout)
+    assert planned["job"] != result["job"]
