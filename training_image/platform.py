@@ -1,0 +1,148 @@
+"""Where am I: the folders, the processes and the stop signal of this container, by its service's contract.
+
+Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from training_image.contracts import CONTRACTS, Contract
+from training_image.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """One process of a job, and where its files are."""
+
+    name: str
+    """local, docker, sagemaker, vertex, azureml or colab."""
+    spec: Path
+    data: Path
+    output: Path
+    checkpoints: Path
+    deadline: float | None
+    """Unix seconds at which the job must have ended."""
+    rank: int = 0
+    world_size: int = 1
+    failure_file: Path | None = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the results."""
+        return self.rank == 0
+
+
+def detect(flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None) -> Platform:
+    """Find the folders: flags go before ``FTLAUNCH_...`` variables, which go before the service's contract.
+
+    ``flags`` has the keys spec, data, output, checkpoints and deadline. Raises InputError where a folder cannot be
+    told or the deadline is no number.
+    """
+    env = os.environ if environment is None else environment
+    contract = _contract(env)
+    places: dict[str, Path] = {}
+    for name in ("data", "output", "checkpoints"):
+        places[name] = Path(_given(name, flags, env) or _of_contract(contract, name, env) or "")
+        if places[name] == Path(""):
+            raise InputError(f"where is {name}?", hint=f"Give --{name} FOLDER or set FTLAUNCH_{name.upper()}.")
+    spec = _given("spec", flags, env)
+    deadline = _given("deadline", flags, env)
+    try:
+        end = None if deadline is None else float(deadline)
+    except ValueError:
+        raise InputError(f"--deadline {deadline}: not a number of Unix seconds") from None
+    return Platform(
+        name=contract.service if contract else _here(env),
+        spec=Path(spec) if spec else places["data"] / "spec.json",
+        data=places["data"],
+        output=places["output"],
+        checkpoints=places["checkpoints"],
+        deadline=end,
+        rank=int(env.get("RANK", "0")),
+        world_size=int(env.get("WORLD_SIZE", "1")),
+        failure_file=Path(contract.failure_file) if contract and contract.failure_file else None,
+    )
+
+
+def _contract(env: Mapping[str, str]) -> Contract | None:
+    for contract in CONTRACTS.values():
+        if any(mark in env for mark in contract.marks):
+            return contract
+        if contract.marker_file and Path(contract.marker_file).exists():
+            return contract
+    return None
+
+
+def _here(env: Mapping[str, str]) -> str:
+    return "docker" if "FTLAUNCH_IN_IMAGE" in env or Path("/.dockerenv").exists() else "local"
+
+
+def _given(name: str, flags: Mapping[str, str | None], env: Mapping[str, str]) -> str | None:
+    return flags.get(name) or env.get(f"FTLAUNCH_{name.upper()}") or None
+
+
+def _of_contract(contract: Contract | None, name: str, env: Mapping[str, str]) -> str | None:
+    if contract is None:
+        return None
+    if contract.service == "vertex":
+        # Vertex gives gs:// addresses; the buckets are mounted below /gcs.
+        variable = {"output": "AIP_MODEL_DIR", "checkpoints": "AIP_CHECKPOINT_DIR"}.get(name)
+        address = env.get(variable, "") if variable else ""
+        return address.replace("gs://", "/gcs/", 1).rstrip("/") or None
+    return {"data": contract.data, "output": contract.output, "checkpoints": contract.checkpoints}[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """The machines of a job, as the service tells them."""
+
+    names: tuple[str, ...]
+    rank: int
+    """Position of this machine in `names`; the first is where the others meet."""
+
+
+def hosts(environment: Mapping[str, str] | None = None) -> Hosts:
+    """The machines of this job: SageMaker's resourceconfig.json, Vertex's CLUSTER_SPEC, else this one alone.
+
+    Azure ML needs none of it: its PyTorch distribution sets torch's own variables.
+    """
+    env = os.environ if environment is None else environment
+    resources = Path(env.get("FTLAUNCH_RESOURCE_CONFIG", "/opt/ml/input/config/resourceconfig.json"))
+    if resources.exists():
+        told = json.loads(resources.read_text())
+        names = tuple(sorted(told["hosts"]))
+        return Hosts(names, names.index(told["current_host"]))
+    if env.get("CLUSTER_SPEC"):
+        told = json.loads(env["CLUSTER_SPEC"])
+        pools = sorted(told["cluster"])
+        names = tuple(address.partition(":")[0] for pool in pools for address in told["cluster"][pool])
+        before = sum(len(told["cluster"][pool]) for pool in pools if pool < told["task"]["type"])
+        return Hosts(names, before + int(told["task"]["index"]))
+    return Hosts(("localhost",), 0)
+
+
+class StopSignal:
+    """Remembers that a stop was asked for; SIGTERM and SIGINT end nothing by themselves.
+
+    As PID 1 of a container a process gets no signal that it has no handler for, so the handlers are needed there too.
+    """
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def install(self) -> None:
+        """Take SIGTERM and SIGINT; to be called in the main thread."""
+        handler: Callable[[int, FrameType | None], None] = lambda number, frame: self._asked.set()  # noqa: E731
+        signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGINT, handler)
+
+    def __bool__(self) -> bool:
+        return self._asked.is_set()
