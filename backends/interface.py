@@ -256,6 +256,10 @@ class Backend(ABC):
     def find(self, job_name: str) -> Handle | None:
         """Find a job by name after a crash between submit and its record; None if there is none."""
 
+    def known(self) -> Iterable[Handle]:
+        """Our jobs that the place still holds, whoever recorded them; a place that cannot list them gives none."""
+        return ()
+
     @abstractmethod
     def status(self, handle: Handle) -> Status:
         """Ask for the state. Raises JobNotFound for a job that does not exist, which is never SUCCEEDED."""

@@ -148,6 +148,10 @@ class Local(Backend):
         folder = _root() / job_name
         return _handle(folder) if (folder / "state.json").exists() else None
 
+    def known(self) -> Iterable[Handle]:
+        """The jobs with a record below ``FTLAUNCH_HOME``."""
+        return [_handle(path.parent) for path in sorted(_root().glob("*/state.json"))]
+
     def status(self, handle: Handle) -> Status:
         """Read the supervisor's record, and whether the supervisor lives."""
         folder = _folder(handle)

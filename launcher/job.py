@@ -134,7 +134,10 @@ def locate(argument: str | None) -> Path:
 def load(argument: str | None, sets: Sequence[str] = (), backend: str | None = None) -> JobFile:
     """Read and check a job. Raises InputError with all that is wrong, one line each with file and line."""
     path = locate(argument)
-    document = _merged(path, sets, backend)
+    return JobFile(_checked(_merged(path, sets, backend), path), path, tuple(sets))
+
+
+def _checked(document: yamlfile.Document, path: Path) -> Job:
     errors = [*document.errors, *_further(path.parent, document), *_option_errors(document)]
     try:
         job = Job.model_validate(document.value)
@@ -142,7 +145,7 @@ def load(argument: str | None, sets: Sequence[str] = (), backend: str | None = N
         raise _all_errors(path, [*complaints.messages(error, Job, (), document, list(keys())), *errors]) from None
     if errors:
         raise _all_errors(path, errors)
-    return JobFile(job, path, tuple(sets))
+    return job
 
 
 def _all_errors(path: Path, errors: list[str]) -> InputError:
@@ -181,7 +184,9 @@ def _merged(path: Path, sets: Sequence[str], backend: str | None) -> yamlfile.Do
     config = config_home() / "config.yaml"
     documents = [yamlfile.read(config)] if config.is_file() else []
     documents.append(yamlfile.read(path))
-    documents += [_set(text) for text in (*sets, *([f"backend={backend}"] if backend else []))]
+    documents += [_set(text) for text in sets]
+    if backend:
+        documents.append(yamlfile.Document({"backend": backend}, {("backend",): f"--backend {backend}"}))
     merged = yamlfile.Document(places={(): f"{path}:1"})
     for document in documents:
         _merge(merged.value, document.value)

@@ -11,7 +11,7 @@ import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ _MIGRATIONS = (
         job TEXT PRIMARY KEY, content TEXT NOT NULL, attempt INTEGER NOT NULL, backend TEXT NOT NULL,
         state TEXT NOT NULL, reason TEXT, native_state TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
         created REAL NOT NULL, submitted REAL, ended REAL,
-        job_file TEXT NOT NULL, as_submitted TEXT NOT NULL, plan TEXT NOT NULL, handle TEXT, output TEXT,
+        job_file TEXT NOT NULL, as_submitted TEXT NOT NULL, plan TEXT,
+        secrets TEXT NOT NULL, handle TEXT, target TEXT NOT NULL, output TEXT,
         cursor TEXT, metrics TEXT NOT NULL DEFAULT '{}', billable_seconds REAL, estimate_usd REAL, actual_usd REAL,
         UNIQUE (content, attempt)
     );
@@ -50,7 +51,12 @@ class Record:
     job_file: str
     as_submitted: str
     """The effective job file."""
-    plan: Plan
+    plan: Plan | None
+    """What was sent; None for a job that only its place knew of."""
+    target: str
+    """The folder that the results are to be fetched into."""
+    secrets: list[str] = field(default_factory=list)
+    """Names, for masking; never values."""
     state: State = State.QUEUED
     reason: Reason | None = None
     native_state: str = ""
@@ -60,6 +66,7 @@ class Record:
     submitted: float | None = None
     """None: an intent that no place has confirmed yet."""
     ended: float | None = None
+    """When it was first seen to have ended, or to be gone from its place; None: it is live."""
     handle: Handle | None = None
     output: str | None = None
     """The fetched folder, once it is whole."""
@@ -141,12 +148,19 @@ class Store:
         self.connection.close()
 
     @contextlib.contextmanager
-    def lock(self, job: str) -> Iterator[None]:
-        """Be the only launcher that submits this job; waits for another. Freed by the kernel if this one is killed."""
+    def lock(self, name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Be the only launcher that does this; another is waited for, after a call of ``waiting``.
+
+        The kernel frees the lock if this launcher is killed.
+        """
         folder = self.folder / "locks"
         folder.mkdir(exist_ok=True)
-        with (folder / f"{job}.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with (folder / f"{name}.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def of_content(self, content: str) -> list[Record]:
@@ -224,11 +238,12 @@ def _row(record: Record) -> dict[str, Any]:
 def _column(value: Any) -> Any:
     if isinstance(value, Plan | Handle):
         return value.model_dump_json(by_alias=True)
-    return json.dumps(value) if isinstance(value, Mapping) else value
+    return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def _record(row: dict[str, Any]) -> Record:
-    row["plan"] = Plan.model_validate_json(row["plan"])
+    row["plan"] = None if row["plan"] is None else Plan.model_validate_json(row["plan"])
+    row["secrets"] = json.loads(row["secrets"])
     row["handle"] = None if row["handle"] is None else Handle.model_validate_json(row["handle"])
     row["state"] = State(row["state"])
     row["reason"] = None if row["reason"] is None else Reason(row["reason"])

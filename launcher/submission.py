@@ -45,7 +45,7 @@ def content(file: JobFile, backend: Backend, store: Store | None) -> Content:
     files = _files(file)
     digests = {name: _digest(path, store) for name, path in files.items()}
     spec = _spec(file)
-    image = _image() if backend.capabilities.image else None
+    image = _image(file, backend) if backend.capabilities.image else None
     decisive = {
         "spec": spec.model_dump(mode="json", by_alias=True, exclude={"job"}),
         "files": digests,
@@ -146,7 +146,8 @@ def _digest(path: Path, store: Store | None) -> str:
     return digest
 
 
-def _image() -> str:
+def _image(file: JobFile, backend: Backend) -> str:
     from launcher import image  # reads the image's files
 
-    return image.reference()
+    rented = backend.capabilities.billable_seconds
+    return image.reference("cuda" if file.job.resources.gpu or rented else "cpu")

@@ -1,0 +1,141 @@
+"""Shows a followed job: a live line on a terminal, plain lines elsewhere. All on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from backends.interface import Status
+from launcher.cli import common
+from launcher.watch import View
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+STAGES = {
+    "start": "starting",
+    "check": "checking the data",
+    "load": "loading the model",
+    "zero_shot": "measuring zero-shot",
+    "few_shot": "measuring few-shot",
+    "classical": "classical baseline",
+    "train": "training",
+    "tuned": "measuring the tuned model",
+    "save": "saving",
+    "verdict": "comparing",
+    "done": "done",
+}
+Values = Mapping[str, float | str]
+
+
+@contextlib.contextmanager
+def make_view(job: str) -> Iterator[View]:
+    """The view that fits standard error."""
+    if not sys.stderr.isatty():
+        yield PlainView()
+        return
+    from rich.console import Console
+
+    view = LiveView(job, Console(stderr=True))
+    with view.progress:
+        yield view
+
+
+class PlainView:
+    """One line for each line of the job, and for each change of its state."""
+
+    def __init__(self) -> None:
+        self.shown = ""
+
+    def line(self, text: str, parsed: tuple[str, dict[str, float | str]] | None) -> None:
+        """Print it as it is."""
+        common.say(text)
+
+    def status(self, status: Status) -> None:
+        """Print it when it changed."""
+        told = f"{status.state}" + (f" ({status.reason})" if status.reason else "")
+        if told != self.shown:
+            self.shown = told
+            common.say(f"state: {told}" + (f": {status.message}" if status.message else ""))
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        common.say(text)
+
+
+class LiveView:
+    """One bar that tells stage, step, loss, task metric and time left; plain lines of the job above it."""
+
+    def __init__(self, job: str, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[told]}"),
+            TimeElapsedColumn(),
+        )
+        self.progress: Progress = Progress(*columns, console=console, transient=True)
+        self.task: TaskID = self.progress.add_task(job, total=None, told="")
+        self.job = job
+        self.stage = ""
+        self.values: dict[str, float | str] = {}
+        self.began = (0.0, 0.0)
+        self.state = ""
+
+    def line(self, text: str, parsed: tuple[str, dict[str, float | str]] | None) -> None:
+        """Move the bar by a progress line; print any other."""
+        if parsed is None:
+            self.progress.console.print(text, markup=False, highlight=False)
+            return
+        stage, values = parsed
+        if stage != self.stage:
+            self.stage = stage
+            self.began = (time.monotonic(), done(values)[0] or 0.0)
+        self.values |= values
+        at, of = done(values)
+        words = [STAGES.get(stage, stage), *told(stage, self.values), *([time_left(self.began, at, of)] if of else [])]
+        self.progress.update(self.task, total=of, completed=at or 0, told="  ".join(word for word in words if word))
+
+    def status(self, status: Status) -> None:
+        """Name the state beside the job while nothing is said by the job itself."""
+        if status.state != self.state:
+            self.state = status.state
+            self.progress.update(self.task, description=f"{self.job} {status.state.lower()}")
+
+    def note(self, text: str) -> None:
+        """Print it above the bar."""
+        self.progress.console.print(text, markup=False, highlight=False)
+
+
+def done(values: Values) -> tuple[float | None, float | None]:
+    """How far a stage is, and of how much, where its line tells."""
+    at = next((value for name in ("step", "n", "done", "rows") if isinstance(value := values.get(name), float)), None)
+    of = next((value for name in ("steps", "of", "total") if isinstance(value := values.get(name), float)), None)
+    return at, of
+
+
+def told(stage: str, values: Values) -> list[str]:
+    """Step, loss and task metric in words."""
+    at, of = done(values)
+    words = [f"{at:.0f}/{of:.0f}"] if at is not None and of is not None else []
+    names = {name: value for name, value in values.items() if isinstance(value, float)}
+    if stage == "train":
+        words += [f"loss {names['train/loss']:.3f}"] if "train/loss" in names else []
+        metrics = {name: value for name, value in names.items() if name.startswith("validation/")}
+        words += [f"{name.removeprefix('validation/')} {value:.3f}" for name, value in metrics.items()][-1:]
+    return words
+
+
+def time_left(began: tuple[float, float], at: float | None, of: float) -> str:
+    """The rest of the stage at its speed so far."""
+    moment, first = began
+    if at is None or at <= first:
+        return ""
+    seconds = (time.monotonic() - moment) / (at - first) * (of - at)
+    return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"

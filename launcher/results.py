@@ -1,0 +1,167 @@
+"""Brings a job's output here: whole or not at all under its final name, checked against the container's manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from backends.interface import Backend, BackendError, Handle, State
+from launcher import secret_values
+from launcher.store import Record, Store
+from training_image.errors import InputError
+
+UNSAFE = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".h5"}
+"""Weights that run code when they are loaded, or might: never fetched, only safetensors are."""
+
+Say = Callable[[str], None]
+
+
+def prepare_target(target: Path) -> None:
+    """See, before anything is started, that the results can be written. Raises InputError if not."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"the output folder {target} exists already", hint="name another with --output, or move it")
+    with _disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe = target.parent / f".{target.name}.probe"
+        probe.write_bytes(b"0" * 4096)
+        probe.unlink()
+
+
+def collect(record: Record, store: Store, backend: Backend, output: Path | None, say: Say) -> Path | None:
+    """Fetch an ended job's results; gives their folder, None if there are none (a job that failed early).
+
+    A second call finds them there. Raises InputError for a folder that is in the way or cannot be written,
+    BackendError for what the place does not give or what does not match the manifest.
+    """
+    target = output.absolute() if output else Path(record.target)
+    with store.lock(f"{record.job}.fetch"), _disk_errors(target):
+        record = store.get(record.job) or record
+        there = Path(record.output) if record.output else None
+        if there is not None and there.is_dir() and there == target:
+            return there
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            if not _is_whole(target, record):
+                hint = "name another with --output, or move it"
+                raise InputError(f"the output folder {target} exists already", hint=hint)
+        elif not _bring(record, backend, there, target, say):
+            return None
+        store.update(record.job, output=str(target))
+    if record.state is State.SUCCEEDED and record.handle is not None:
+        with contextlib.suppress(BackendError):  # what is left at the place does no harm; status tells of it
+            backend.remove(record.handle)
+    return target
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with a fetched tree: files that differ from the manifest or are missing, unsafe weights, links out.
+
+    The names of the files that differ come first, then sentences; empty if all is well.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return ["manifest.json"]
+    try:
+        files: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError, TypeError):
+        return ["manifest.json"]
+    return [name for name, told in files.items() if not _inside(folder, name) or not _matches(folder / name, told)]
+
+
+def _bring(record: Record, backend: Backend, there: Path | None, target: Path, say: Say) -> bool:
+    """Fetch into a folder beside the target and rename it; False if nothing came."""
+    part = target.parent / f".{target.name}.part"
+    part.mkdir(parents=True, exist_ok=True)
+    if there is not None and there.is_dir():
+        shutil.copytree(there, part, dirs_exist_ok=True)
+    else:
+        _fetch(record, backend, part)
+        _refuse_unsafe(part)
+        if not any(part.iterdir()):
+            part.rmdir()
+            return False
+        wrong = verify(part)
+        if wrong and record.state is State.SUCCEEDED:
+            wrong = _once_more(record, backend, part, wrong)
+        if wrong and record.state is State.SUCCEEDED:
+            message = f"{len(wrong)} files of {record.job} do not match their checksums: {', '.join(wrong[:5])}"
+            raise BackendError(message, hint=f"ftlaunch fetch {record.job} tries again")
+        if wrong:
+            say("partial results: the job did not come to write all of them")
+        if record.as_submitted:
+            (part / "job.yaml").write_text(record.as_submitted, encoding="utf-8")
+        _write_log(record, backend, part / "log.txt")
+    part.rename(target)  # an empty target gives way
+    return True
+
+
+def _fetch(record: Record, backend: Backend, part: Path) -> None:
+    if record.handle is None:
+        raise BackendError(f"{record.job} was never started", hint="run it again")
+    if record.state is not State.SUCCEEDED and not backend.capabilities.partial_fetch:
+        raise BackendError(f"{backend.name} gives no results of a job that is {record.state}")
+    backend.fetch(record.handle, part)
+
+
+def _once_more(record: Record, backend: Backend, part: Path, wrong: list[str]) -> list[str]:
+    for name in wrong:
+        if _inside(part, name):
+            (part / name).unlink(missing_ok=True)
+    _fetch(record, backend, part)
+    return verify(part)
+
+
+def _refuse_unsafe(folder: Path) -> None:
+    root = folder.resolve()
+    for path in folder.rglob("*"):
+        if not path.resolve().is_relative_to(root):
+            raise BackendError(f"the results hold a link that leads out of their folder: {path.relative_to(folder)}")
+        if path.suffix in UNSAFE:
+            path.unlink()
+            raise BackendError(f"the results hold weights that are not safetensors: {path.relative_to(folder)}")
+
+
+def _is_whole(folder: Path, record: Record) -> bool:
+    """Whether the folder holds this job's results already: the launcher died between the rename and the record."""
+    result = folder / "result.json"
+    if not result.is_file() or verify(folder):
+        return False
+    return bool(json.loads(result.read_text(encoding="utf-8")).get("job") == record.job)
+
+
+def _inside(folder: Path, name: str) -> bool:
+    return (folder / name).resolve().is_relative_to(folder.resolve())
+
+
+def _matches(path: Path, told: dict[str, Any]) -> bool:
+    if not path.is_file() or path.stat().st_size != told["bytes"]:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == str(told["sha256"])
+
+
+def _write_log(record: Record, backend: Backend, path: Path) -> None:
+    handle: Handle | None = record.handle
+    if handle is None:
+        return
+    secrets = secret_values.known(record.secrets)
+    with path.open("w", encoding="utf-8") as file, contextlib.suppress(BackendError):
+        for line in backend.logs(handle, None):
+            file.write(secret_values.mask(line.text, secrets) + "\n")
+
+
+@contextlib.contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        said = "there is no space left for" if full else "cannot write"
+        why = "" if full else f": {error.strerror or os.strerror(error.errno or 0)}"
+        raise InputError(f"{said} the output folder {target}{why}", hint="name another with --output") from error
