@@ -103,7 +103,7 @@ def _supervised(labels: Tensor) -> tuple[Tensor, Tensor]:
 def token_loss(model: Any, batch: MicroBatch) -> Tensor:
     """Sum of the losses of the supervised tokens, in nats; only positions before one of them reach the vocabulary."""
     width = batch.input_ids.shape[1]
-    columns = (batch.sources % width).unique()
+    columns = torch.unique(batch.sources % width)
     logits = model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,

@@ -5,17 +5,19 @@ Only the standard library is imported here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from training_image.contracts import CONTRACTS, Contract
-from training_image.errors import InputError
+from training_image.errors import InputError, Stopped
+
+_STOPPED = "stopped during an evaluation; a next start takes up those that were finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +132,35 @@ def hosts(environment: Mapping[str, str] | None = None) -> Hosts:
 
 
 class StopSignal:
-    """Remembers that a stop was asked for; SIGTERM and SIGINT end nothing by themselves.
+    """Remembers that a stop was asked for; where nothing has to be saved, ends the work at once.
 
     As PID 1 of a container a process gets no signal that it has no handler for, so the handlers are needed there too.
     """
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._asked = False
+        self._at_once = False
 
     def install(self) -> None:
         """Take SIGTERM and SIGINT; to be called in the main thread."""
-        handler: Callable[[int, FrameType | None], None] = lambda number, frame: self._asked.set()  # noqa: E731
-        signal.signal(signal.SIGTERM, handler)
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, a stop raises Stopped wherever the work is."""
+        self._at_once = True
+        try:
+            if self._asked:
+                raise Stopped(_STOPPED)
+            yield
+        finally:
+            self._at_once = False
 
     def __bool__(self) -> bool:
-        return self._asked.is_set()
+        return self._asked
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if self._at_once:
+            raise Stopped(_STOPPED)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+Tracker = Literal["tensorboard"]
 TaskType = Literal["classification", "qa", "instruction", "chat", "completion"]
 
 DEFAULT_METRIC: dict[str, str] = {
@@ -65,7 +65,7 @@ class Data(Section):
     group: str | None = Field(None, description="Column whose equal values stay in one split (a document, a patient).")
     split: Split = Field(default_factory=Split, description="Shares split off by hash where no file is given.")
     max_length: Annotated[int, Field(ge=16)] = Field(
-        1024, description="Longest row in tokens; prompts are cut, answers never."
+        1024, description="Longest row in tokens; prompts are cut."
     )
     on_long: Literal["cut", "drop", "refuse"] = Field(
         "cut", description="What becomes of a row longer than max_length."
@@ -169,9 +169,9 @@ class Tracking(Section):
     """Where the curves go."""
 
     report_to: list[Tracker] = Field(
-        default_factory=lambda: list[Tracker](("tensorboard",)), description="Experiment trackers that get the curves."
+        default_factory=lambda: list[Tracker](("tensorboard",)),
+        description="Where the curves go: tensorboard, or nowhere ([]).",
     )
-    project: str = Field("ftlaunch", description="Project or experiment name at the tracker.")
 
 
 class Spec(Section):
