@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -330,10 +329,11 @@ def _last_words(folder: Path) -> str:
         return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 16384))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = [line.rstrip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     plain = [line for line in lines if progress.parse(line) is None]
-    errors = [line for line in plain if line.lower().startswith("error")]
-    return re.sub(r"^error:\s*", "", (errors or plain or [""])[-1], flags=re.IGNORECASE)
+    at = max((number for number, line in enumerate(plain) if line.startswith("error: ")), default=len(plain) - 1)
+    said = [line for number, line in enumerate(plain) if number == at or (number > at and line.startswith(" "))]
+    return " ".join(line.strip() for line in said).removeprefix("error: ")
 
 
 def _place(source: Path, digest: str, target: Path) -> None:

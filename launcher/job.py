@@ -50,6 +50,7 @@ class Budget(Section):
 class Job(Section):
     """A whole job file."""
 
+    name: str | None = Field(None, description="Beginning of the job's name; default: the file's name or its folder's.")
     model: Model
     data: Data
     task: Task
@@ -88,8 +89,8 @@ class JobFile:
 
     @property
     def stem(self) -> str:
-        """The job file's name, or its folder's for ``ftlaunch.yaml``: at most 54 letters, digits and hyphens."""
-        raw = self.path.parent.name if self.path.name == FILE else self.path.stem
+        """`Job.name`, else the file's name or its folder's: at most 54 lower-case letters, digits and hyphens."""
+        raw = self.job.name or (self.path.parent.name if self.path.name == FILE else self.path.stem)
         return re.sub(r"[^a-z0-9]+", "-", raw.lower())[:54].strip("-") or "job"
 
     def located(self, text: str) -> Path:

@@ -50,7 +50,7 @@ def collect(record: Record, store: Store, backend: Backend, output: Path | None,
             if not _is_whole(target, record):
                 hint = "name another with --output, or move it"
                 raise InputError(f"the output folder {target} exists already", hint=hint)
-        elif not _bring(record, backend, there, target, say):
+        elif not _bring(record, store, backend, there, target, say):
             return None
         store.update(record.job, output=str(target))
     if record.state is State.SUCCEEDED and record.handle is not None:
@@ -74,7 +74,7 @@ def verify(folder: Path) -> list[str]:
     return [name for name, told in files.items() if not _inside(folder, name) or not _matches(folder / name, told)]
 
 
-def _bring(record: Record, backend: Backend, there: Path | None, target: Path, say: Say) -> bool:
+def _bring(record: Record, store: Store, backend: Backend, there: Path | None, target: Path, say: Say) -> bool:
     """Fetch into a folder beside the target and rename it; False if nothing came."""
     part = target.parent / f".{target.name}.part"
     part.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _bring(record: Record, backend: Backend, there: Path | None, target: Path, s
             say("partial results: the job did not come to write all of them")
         if record.as_submitted:
             (part / "job.yaml").write_text(record.as_submitted, encoding="utf-8")
-        _write_log(record, backend, part / "log.txt")
+        _keep_log(record, backend, store)
     part.rename(target)  # an empty target gives way
     return True
 
@@ -146,10 +146,13 @@ def _matches(path: Path, told: dict[str, Any]) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == str(told["sha256"])
 
 
-def _write_log(record: Record, backend: Backend, path: Path) -> None:
+def _keep_log(record: Record, backend: Backend, store: Store) -> None:
+    """Keep the job's output with the record, as its place may forget it."""
     handle: Handle | None = record.handle
     if handle is None:
         return
+    path = store.log(record.job)
+    path.parent.mkdir(exist_ok=True)
     secrets = secret_values.known(record.secrets)
     with path.open("w", encoding="utf-8") as file, contextlib.suppress(BackendError):
         for line in backend.logs(handle, None):

@@ -163,6 +163,10 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def log(self, job: str) -> Path:
+        """Where the output of a fetched job is kept."""
+        return self.folder / "logs" / f"{job}.txt"
+
     def of_content(self, content: str) -> list[Record]:
         """All attempts at the same content, first one first."""
         return self._select("WHERE content = ? ORDER BY attempt", content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
@@ -23,7 +22,7 @@ def command(job: str, follow: bool) -> int:
         record = common.find_record(store, job)
         if follow and record.ended is None and record.handle is not None:
             return _follow(record, store)
-        _print(record)
+        _print(record, store)
     return 0
 
 
@@ -51,9 +50,9 @@ def _follow(record: Record, store: Store) -> int:
     return common.code_of(ended)
 
 
-def _print(record: Record) -> None:
-    kept = Path(record.output) / "log.txt" if record.output else None
-    if kept is not None and kept.is_file():
+def _print(record: Record, store: Store) -> None:
+    kept = store.log(record.job)
+    if record.ended is not None and kept.is_file():
         click.echo(kept.read_text(encoding="utf-8"), nl=False)
         return
     if record.handle is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -83,9 +82,7 @@ class LiveView:
         self.progress: Progress = Progress(*columns, console=console, transient=True)
         self.task: TaskID = self.progress.add_task(job, total=None, told="")
         self.job = job
-        self.stage = ""
         self.values: dict[str, float | str] = {}
-        self.began = (0.0, 0.0)
         self.state = ""
 
     def line(self, text: str, parsed: tuple[str, dict[str, float | str]] | None) -> None:
@@ -94,12 +91,10 @@ class LiveView:
             self.progress.console.print(text, markup=False, highlight=False)
             return
         stage, values = parsed
-        if stage != self.stage:
-            self.stage = stage
-            self.began = (time.monotonic(), done(values)[0] or 0.0)
         self.values |= values
         at, of = done(values)
-        words = [STAGES.get(stage, stage), *told(stage, self.values), *([time_left(self.began, at, of)] if of else [])]
+        left = values.get("seconds_left")
+        words = [STAGES.get(stage, stage), *told(stage, self.values), time_left(left)]
         self.progress.update(self.task, total=of, completed=at or 0, told="  ".join(word for word in words if word))
 
     def status(self, status: Status) -> None:
@@ -114,28 +109,25 @@ class LiveView:
 
 
 def done(values: Values) -> tuple[float | None, float | None]:
-    """How far a stage is, and of how much, where its line tells."""
-    at = next((value for name in ("step", "n", "done", "rows") if isinstance(value := values.get(name), float)), None)
-    of = next((value for name in ("steps", "of", "total") if isinstance(value := values.get(name), float)), None)
-    return at, of
+    """The step and the number of steps, where the line tells them."""
+    at, of = values.get("step"), values.get("steps")
+    return (at if isinstance(at, float) else None), (of if isinstance(of, float) else None)
 
 
 def told(stage: str, values: Values) -> list[str]:
     """Step, loss and task metric in words."""
+    if stage != "train":
+        return []
     at, of = done(values)
-    words = [f"{at:.0f}/{of:.0f}"] if at is not None and of is not None else []
-    names = {name: value for name, value in values.items() if isinstance(value, float)}
-    if stage == "train":
-        words += [f"loss {names['train/loss']:.3f}"] if "train/loss" in names else []
-        metrics = {name: value for name, value in names.items() if name.startswith("validation/")}
-        words += [f"{name.removeprefix('validation/')} {value:.3f}" for name, value in metrics.items()][-1:]
-    return words
+    words = [f"step {at:.0f} of {of:.0f}"] if at is not None and of is not None else []
+    numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+    words += [f"loss {numbers['train/loss']:.3f}"] if "train/loss" in numbers else []
+    metrics = {name.removeprefix("validation/"): value for name, value in numbers.items() if "validation/" in name}
+    return words + [f"{name} {value:.3f}" for name, value in metrics.items() if name != "loss"][:1]
 
 
-def time_left(began: tuple[float, float], at: float | None, of: float) -> str:
-    """The rest of the stage at its speed so far."""
-    moment, first = began
-    if at is None or at <= first:
+def time_left(seconds: float | str | None) -> str:
+    """In words, where the line told it."""
+    if not isinstance(seconds, float):
         return ""
-    seconds = (time.monotonic() - moment) / (at - first) * (of - at)
     return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
