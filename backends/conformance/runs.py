@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CLOCKS = (1_000_000_000.0, 2_200_000_000.0)
-"""Two moments, in 2001 and 2039, at which the plan is made."""
+LONG_AGO = 1_000_000_000.0
+"""The moment in 2001, in Unix seconds, at which the plan is made in an interpreter of its own."""
 
 
 @dataclass(slots=True)
@@ -109,8 +109,9 @@ class Runs:
         """The author's small job."""
         return self._harness.small_job()
 
-    def probe(self, clock: int) -> Answer:
-        """The plan of the good job, made in an interpreter of its own at ``CLOCKS[clock]``."""
+    @property
+    def probe(self) -> Answer:
+        """The plan of the good job, made in an interpreter of its own: at another time, with another hash seed."""
 
         def ask() -> Answer:
             kind = self._harness.backend
@@ -118,9 +119,10 @@ class Runs:
                 module=kind.__module__,
                 name=kind.__qualname__,
                 submission=prepare(self._harness, "plan", secret=True).submission,
-                now=CLOCKS[clock],
+                now=LONG_AGO,
             )
-            environment = {**self._harness.child_environment(), "PYTHONHASHSEED": str(clock)}
+            environment = self._harness.child_environment()
+            environment["PYTHONHASHSEED"] = "1" if environment.get("PYTHONHASHSEED") == "0" else "0"
             done = subprocess.run(
                 [sys.executable, "-c", "from backends.conformance.probe import main; main()"],
                 input=question.model_dump_json(by_alias=True),
@@ -134,7 +136,7 @@ class Runs:
             expect(told.plan is not None, f"the plan failed in a fresh interpreter: {told.error}")
             return told
 
-        return self.once(f"probe {clock}", ask)
+        return self.once("probe", ask)
 
     @property
     def finished(self) -> Run:

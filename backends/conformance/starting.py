@@ -43,6 +43,14 @@ def find_knows_the_job_after_submit(harness: Harness) -> None:
 
 
 @promise()
+def known_jobs_are_listed(harness: Harness) -> None:
+    """A place that lists its jobs lists every one that it still holds; one that cannot gives an empty list."""
+    run = harness.runs.finished
+    listed = list(harness.fresh().known())
+    expect(not listed or run.handle in listed, f"{run.handle.job_name} is not among the jobs known: {listed!r}")
+
+
+@promise()
 def submit_twice_is_one_job(harness: Harness) -> None:
     """A second submit of the same plan gives the same job, and starts nothing."""
     repeated = harness.runs.repeated

@@ -1,20 +1,15 @@
-"""The suite itself: a backend that keeps every promise passes, and one that breaks a promise fails on that one alone."""
+"""The suite itself: who keeps every promise passes; who breaks a promise fails on that one alone."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import broken.ending
-import broken.imports_sdk
-import broken.planning
-import broken.reaching
-import broken.starting
-import broken.watching  # noqa: F401
 import pytest
-from broken.catalogue import BROKEN
-from broken.reference import HereHarness, ReferenceHarness
 
 from backends.conformance import PROMISES, Levers, Violation, left_out, parameters, promises_for
 from backends.interface import Capabilities
+from tests.backends.broken import ending, imports_sdk, planning, reaching, starting, watching  # noqa: F401
+from tests.backends.broken.catalogue import BROKEN
+from tests.backends.broken.reference import HereHarness, ReferenceHarness
 
 AT_ONCE = 12
 """Broken backends tried at the same time; their jobs mostly sleep."""

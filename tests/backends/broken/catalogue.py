@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from broken.reference import Reference, ReferenceHarness
+from tests.backends.broken.reference import Reference, ReferenceHarness
 
 
 @dataclass(frozen=True)

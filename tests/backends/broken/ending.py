@@ -5,8 +5,8 @@ import signal
 from typing import ClassVar
 
 from backends.interface import BackendError, Reason, State
-from broken.catalogue import breaks
-from broken.reference import TROUBLE, Reference, folder_of, note, running, signal_worker
+from tests.backends.broken.catalogue import breaks
+from tests.backends.broken.reference import TROUBLE, Reference, folder_of, note, running, signal_worker
 
 FAILED = {"state": State.FAILED, "reason": Reason.UNKNOWN}
 

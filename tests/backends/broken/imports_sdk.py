@@ -1,9 +1,9 @@
-"""Imports the SDK with the module."""
+"""Imports with the module something that the core does not bring (pytest does)."""
 
-import vendor_sdk  # noqa: F401
+import iniconfig  # noqa: F401
 
-from broken.catalogue import breaks
-from broken.reference import Reference
+from tests.backends.broken.catalogue import breaks
+from tests.backends.broken.reference import Reference
 
 
 @breaks("module_imports_no_sdk")

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from backends.conformance.jobs import SECRET
 from backends.interface import BackendOptions, Capabilities, Finding, Offer
-from broken.catalogue import breaks
-from broken.reference import Reference, ReferenceOptions, note, root
+from tests.backends.broken.catalogue import breaks
+from tests.backends.broken.reference import Reference, ReferenceOptions, note, root
 
 
 def with_request(plan, **more):
@@ -29,7 +29,8 @@ def knock():
 
 @breaks("plan_is_repeatable")
 class Counts(Reference):
-    numbers = itertools.count()
+    def __init__(self):
+        self.numbers = itertools.count()
 
     def plan(self, submission):
         return with_request(super().plan(submission), number=next(self.numbers))
@@ -85,7 +86,7 @@ class ReadsKeyFile(Reference):
 @breaks("plan_imports_no_sdk")
 class PlansWithSdk(Reference):
     def plan(self, submission):
-        import vendor_sdk  # noqa: F401
+        import iniconfig  # noqa: F401
 
         return super().plan(submission)
 

@@ -4,8 +4,8 @@ import contextlib
 import socket
 
 from backends.interface import BackendError
-from broken.catalogue import breaks
-from broken.reference import TROUBLE, HereHarness, Reference, VendorError
+from tests.backends.broken.catalogue import breaks
+from tests.backends.broken.reference import TROUBLE, HereHarness, Reference, VendorError
 
 
 @breaks("expired_credentials_are_named")

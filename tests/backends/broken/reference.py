@@ -141,6 +141,9 @@ class Reference(Backend):
     def find(self, job_name: str) -> Handle | None:
         return call(lambda: self.handle(root() / "jobs" / job_name) if known(root() / "jobs" / job_name) else None)
 
+    def known(self) -> list[Handle]:
+        return [self.handle(path) for path in (root() / "jobs").glob("*") if known(path)]
+
     def status(self, handle: Handle) -> Status:
         return call(lambda: self.read_status(folder_of(handle)))
 

@@ -4,8 +4,8 @@ import time
 from typing import ClassVar
 
 from backends.interface import BackendError
-from broken.catalogue import breaks
-from broken.reference import TROUBLE, Reference, known, note, root, running
+from tests.backends.broken.catalogue import breaks
+from tests.backends.broken.reference import TROUBLE, Reference, known, note, root, running
 
 
 def folder_of(plan):
@@ -28,6 +28,12 @@ class FindsAll(Reference):
 class FindsNone(Reference):
     def find(self, job_name):
         return None
+
+
+@breaks("known_jobs_are_listed")
+class ListsSome(Reference):
+    def known(self):
+        return [handle for handle in super().known() if "-good-" not in handle.job_name]
 
 
 class Remembers(Reference):

@@ -5,8 +5,8 @@ import json
 import time
 
 from backends.interface import BackendError, JobNotFound, LogLine, Reason, State, Status
-from broken.catalogue import breaks
-from broken.reference import Reference, folder_of, known, root, running
+from tests.backends.broken.catalogue import breaks
+from tests.backends.broken.reference import Reference, folder_of, known, root, running
 
 
 def starts(folder):
