@@ -140,16 +140,16 @@ class Local(Backend):
                 start = {key: request[key] for key in ("argv", "environment", "max_seconds", "grace_seconds")}
                 (folder / "start.json").write_text(json.dumps(start | {"secrets": list(request["secrets"])}))
                 _start(folder, {name: value.get_secret_value() for name, value in secrets.items()})
-        return _handle(folder)
+        return self._handle(folder)
 
     def find(self, job_name: str) -> Handle | None:
         """A job is there once its supervisor has written down that it started."""
         folder = _root() / job_name
-        return _handle(folder) if (folder / "state.json").exists() else None
+        return self._handle(folder) if (folder / "state.json").exists() else None
 
     def known(self) -> Iterable[Handle]:
         """The jobs with a record below ``FTLAUNCH_HOME``."""
-        return [_handle(path.parent) for path in sorted(_root().glob("*/state.json"))]
+        return [self._handle(path.parent) for path in sorted(_root().glob("*/state.json"))]
 
     def status(self, handle: Handle) -> Status:
         """Read the supervisor's record, and whether the supervisor lives."""
@@ -237,6 +237,9 @@ class Local(Backend):
                 if kept.stat().st_nlink == 1:  # no job's data folder links it any more
                     kept.unlink()
 
+    def _handle(self, folder: Path) -> Handle:
+        return Handle(backend=self.name, job_name=folder.name, data={"folder": str(folder)})
+
     def offers(self, region: str | None) -> Iterable[Offer]:
         """This machine, which nobody bills."""
         gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
@@ -260,10 +263,6 @@ def _root() -> Path:
 
 def _pool() -> Path:
     return data_home() / "files"
-
-
-def _handle(folder: Path) -> Handle:
-    return Handle(backend=Local.name, job_name=folder.name, data={"folder": str(folder)})
 
 
 def _folder(handle: Handle) -> Path:

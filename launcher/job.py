@@ -110,7 +110,7 @@ class JobFile:
 
     def as_submitted(self) -> str:
         """The effective job (file, config and --set together) as a job file with absolute paths."""
-        content = self.job.model_dump(exclude_defaults=True)
+        content = {"name": self.stem} | self.job.model_dump(exclude_defaults=True)
         content["data"] |= {name: str(path) for name, path in self.data_files().items()}
         if self.model_folder is not None:
             content["model"]["id"] = str(self.model_folder)

@@ -111,6 +111,11 @@ def backend_of(record: Record) -> Backend:
     return registry.load(record.backend).create()
 
 
+def local() -> Backend:
+    """This machine."""
+    return registry.load("local").create()
+
+
 def asked(backend: Backend) -> contextlib.AbstractContextManager[None]:
     """Name the extra where an import of the backend's is missing."""
     return lifecycle.needing_extra(backend)

@@ -41,7 +41,10 @@ def follow(record: Record, store: Store) -> Record | None:
 
 def _watched(record: Record, store: Store) -> Record:
     backend = common.backend_of(record)
-    with make_view(record.job) as view, common.asked(backend):
+    with (
+        make_view(f"{record.job} on {record.backend}; Ctrl-C asks whether to leave it running or to stop it") as view,
+        common.asked(backend),
+    ):
         return Watch(record, store, backend, view).to_end()
 
 

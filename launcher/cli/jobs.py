@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from launcher.cli import common
 from launcher.store import Record, Store
 from launcher.watch import refresh
 from training_image.errors import InputError
+
+STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
+WIDE = 300
+"""Columns where nobody's terminal sets them: one line a job."""
 
 
 @click.command(epilog="Example: `ftlaunch jobs --reconcile`, after a crash or on a new machine.")
@@ -82,21 +87,16 @@ def _table(records: list[Record]) -> None:
 
     table = Table(box=None)
     for column in ("job", "backend", "state", "reason", "created", "results"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=column != "results", overflow="fold")
     for record in records:
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
         state = record.state if record.submitted or record.ended else "intended"
-        table.add_row(
-            record.job, record.backend, state, record.reason or "", created, _results(record), style=_style(record)
-        )
-    Console().print(table)
+        style = STYLES.get(record.state, "")
+        table.add_row(record.job, record.backend, state, record.reason or "", created, _results(record), style=style)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _results(record: Record) -> str:
     if record.output:
         return record.output
     return f"ftlaunch fetch {record.job}" if record.state is State.SUCCEEDED else ""
-
-
-def _style(record: Record) -> str:
-    return {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "yellow"}.get(record.state, "")

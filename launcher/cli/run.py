@@ -51,7 +51,7 @@ def command(
     _refuse_a_slip(job)
     file = load(job, sets, common.chosen_backend(ctx, backend))
     if dry_run:
-        return _dry_run(lifecycle.make_plan(file, _store_if_any()), as_json)
+        return _dry_run(lifecycle.make_plan(file, store_if_any()), as_json)
     with common.opened_store() as store:
         planned = lifecycle.make_plan(file, store)
         earlier = planned.earlier[-1] if planned.earlier and planned.live is None else None
@@ -75,7 +75,7 @@ def _refuse_a_slip(job: str | None) -> None:
         raise InputError(f"{job!r} is neither a command nor a job file or folder", hint=hint)
 
 
-def _store_if_any() -> Store | None:
+def store_if_any() -> Store | None:
     """The record of jobs; a dry run does without where it cannot be opened."""
     try:
         return Store()

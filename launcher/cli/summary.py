@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 NAMES = {"classical": "classical", "zero_shot": "zero-shot", "few_shot": "few-shot", "tuned": "tuned"}
+MORE = 1
+"""Metrics shown beside the one that decides; all stand in result.json."""
 
 
 def show(folder: Path) -> None:
@@ -32,25 +34,22 @@ def _table(result: dict[str, Any]) -> None:
 
     evaluations = {name: result["evaluations"][name] for name in NAMES if result["evaluations"].get(name)}
     metric = result["task"]["metric"]
-    others = [name for each in evaluations.values() for name in each["metrics"] if name != metric]
-    columns = [metric, *dict.fromkeys(others)][:4]
-    table = Table(title=f"{result['job']}: {result['model']['id']} on {result['task']['type']}", title_justify="left")
+    others = dict.fromkeys(name for each in evaluations.values() for name in each["metrics"] if name != metric)
+    table = Table(title=f"{result['job']}: the same test rows for all", title_justify="left")
     table.add_column("")
-    table.add_column("n", justify="right")
-    for name in columns:
-        table.add_column(f"{name} (95 % interval)" if name == metric else name, justify="right")
-    table.add_column("seconds", justify="right")
+    for name in (metric, "95 % interval", *list(others)[:MORE], "n", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, each in evaluations.items():
-        shots = f" (k={each['k']})" if each.get("k") else ""
-        cells = [_cell(each, column) for column in columns]
-        table.add_row(NAMES[name] + shots, str(each["n"]), *cells, f"{each.get('seconds', 0):.1f}")
+        shots = f" ({each['k']} examples)" if each.get("k") else ""
+        low, high = each.get("ci95", {}).get(metric, (None, None))
+        between = "-" if low is None or high is None else f"{_short(low)} to {_short(high)}"
+        more = [_short(each["metrics"].get(other)) for other in list(others)[:MORE]]
+        seconds = f"{each.get('seconds', 0):.1f}"
+        table.add_row(NAMES[name] + shots, _short(each["metrics"][metric]), between, *more, str(each["n"]), seconds)
     Console().print(table)
 
 
-def _cell(evaluation: dict[str, Any], metric: str) -> str:
-    value = evaluation["metrics"].get(metric)
+def _short(value: float | None) -> str:
     if value is None:
         return "-"
-    interval = evaluation.get("ci95", {}).get(metric)
-    text = f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
-    return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else text
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"

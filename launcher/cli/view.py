@@ -15,31 +15,32 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-STAGES = {
-    "start": "starting",
-    "check": "checking the data",
-    "load": "loading the model",
-    "zero_shot": "measuring zero-shot",
-    "few_shot": "measuring few-shot",
-    "classical": "classical baseline",
+NEXT = {
+    "start": "reading the data",
+    "check": "loading the model",
+    "load": "measuring baselines",
+    "classical": "measuring zero-shot",
+    "zero_shot": "measuring few-shot",
+    "few_shot": "measured the baselines",
     "train": "training",
-    "tuned": "measuring the tuned model",
-    "save": "saving",
-    "verdict": "comparing",
-    "done": "done",
+    "save": "measuring the tuned model",
+    "tuned": "comparing",
+    "verdict": "finishing",
 }
+"""What goes on after the line of a stage, which is printed when the stage is done (but for ``train``)."""
 Values = Mapping[str, float | str]
 
 
 @contextlib.contextmanager
-def make_view(job: str) -> Iterator[View]:
-    """The view that fits standard error."""
+def make_view(title: str) -> Iterator[View]:
+    """The view that fits standard error; a live one is headed by the title."""
     if not sys.stderr.isatty():
         yield PlainView()
         return
     from rich.console import Console
 
-    view = LiveView(job, Console(stderr=True))
+    view = LiveView(Console(stderr=True))
+    common.say(title)
     with view.progress:
         yield view
 
@@ -69,19 +70,19 @@ class PlainView:
 class LiveView:
     """One bar that tells stage, step, loss, task metric and time left; plain lines of the job above it."""
 
-    def __init__(self, job: str, console: Console) -> None:
+    def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
         columns = (
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[told]}"),
-            TimeElapsedColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True, ratio=1)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
         )
         self.progress: Progress = Progress(*columns, console=console, transient=True)
-        self.task: TaskID = self.progress.add_task(job, total=None, told="")
-        self.job = job
+        self.task: TaskID = self.progress.add_task("", total=None, told="")
         self.values: dict[str, float | str] = {}
         self.state = ""
 
@@ -94,14 +95,14 @@ class LiveView:
         self.values |= values
         at, of = done(values)
         left = values.get("seconds_left")
-        words = [STAGES.get(stage, stage), *told(stage, self.values), time_left(left)]
+        words = [NEXT.get(stage, stage), *told(stage, self.values), time_left(left)]
         self.progress.update(self.task, total=of, completed=at or 0, told="  ".join(word for word in words if word))
 
     def status(self, status: Status) -> None:
-        """Name the state beside the job while nothing is said by the job itself."""
+        """Tell the state before the bar."""
         if status.state != self.state:
             self.state = status.state
-            self.progress.update(self.task, description=f"{self.job} {status.state.lower()}")
+            self.progress.update(self.task, description=status.state.lower())
 
     def note(self, text: str) -> None:
         """Print it above the bar."""
