@@ -204,8 +204,7 @@ def set_errors(spec: Spec, splits: Splits) -> list[DataError]:
     if len(splits.train) < least:
         errors.append(
             DataError(
-                f"{splits.files['train']}: {len(splits.train)} usable training rows, data.min_rows asks for "
-                f"{least}",
+                f"{splits.files['train']}: {len(splits.train)} usable training rows, data.min_rows asks for {least}",
                 "Add rows, or lower data.min_rows if you mean it.",
                 "too_few_rows",
             )

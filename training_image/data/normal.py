@@ -18,6 +18,11 @@ def normalise(text: str) -> str:
     return " ".join(_SEPARATORS.sub(" ", folded).split()) or " ".join(folded.split())
 
 
+def tokens(text: str) -> list[str]:
+    """The words of the normal form, at least one (an empty one for an empty text): an analyzer for scikit-learn."""
+    return normalise(text).split(" ")
+
+
 def words(text: str) -> frozenset[str]:
     """The distinct words of the normal form."""
-    return frozenset(normalise(text).split(" "))
+    return frozenset(tokens(text))

@@ -1,0 +1,32 @@
+"""The base model's tokenizer alone, for checks that need no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training_image.data.problems import DataError
+from training_image.spec import Spec
+
+
+def model_location(spec: Spec, data_dir: Path) -> str:
+    """``model.id``, or its folder where it lies among the job's data."""
+    return str(data_dir / spec.model.id) if (data_dir / spec.model.id).is_dir() else spec.model.id
+
+
+def load_tokenizer(spec: Spec, data_dir: Path) -> Any:
+    """Load it by transformers. Raises DataError for a model that does not exist or cannot be read."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise DataError("the check needs transformers", "pip install 'ftlaunch[local]'", "missing_extra") from None
+    location = model_location(spec, data_dir)
+    try:
+        return AutoTokenizer.from_pretrained(location, revision=spec.model.revision)
+    except Exception as error:  # OSError, ValueError, and what the hub client and tokenizers raise
+        text = str(error).strip().splitlines()
+        raise DataError(
+            f"model.id: the tokenizer of {spec.model.id!r} could not be loaded: {text[0] if text else error!r}",
+            "Check the name (org/name) or the folder; a model with restricted access needs HF_TOKEN.",
+            "model",
+        ) from error
