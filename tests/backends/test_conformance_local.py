@@ -25,7 +25,7 @@ class LocalHarness(Harness):
 
     backend: ClassVar[type[Backend]] = Local
     remote: ClassVar[bool] = False
-    limit_seconds: ClassVar[int] = 20
+    limit_seconds: ClassVar[int] = 4  # before the first step: the supervisor has to stop it, not the deadline
     long_steps: ClassVar[int] = 150
     trains_with: ClassVar[str] = sys.executable
 
