@@ -16,6 +16,7 @@ GROUP = "ftlaunch.backends"
 
 OURS = {
     "local": "backends.local:Local",
+    "sagemaker": "backends.sagemaker:SageMaker",
 }
 """Our own backends, name by ``module:Class``."""
 
