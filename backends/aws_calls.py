@@ -1,0 +1,157 @@
+"""Calls to AWS with boto3: clients, what is asked again, and errors as `BackendError`.
+
+botocore's standard retry mode asks again after throttling, timeouts and refused connections. It does not see an answer
+that was cut off in the middle of its body (botocore 1.44: half a JSON document is read as an empty one); `call` does.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from backends.interface import BackendError, JobNotFound, Json, Reason
+
+TRIES = 6
+"""How often a call is made whose answer is cut off."""
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidClientTokenId", "InvalidToken"})
+UNKNOWN_KEY = frozenset(
+    {
+        "UnrecognizedClientException",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "AuthFailure",
+        "InvalidSignatureException",
+    }
+)
+DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
+LOG_IN = "log in to AWS again (aws sso login, aws login, or new AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+POLICY = "let the account's administrator allow it: docs/sagemaker-policy.json lists all that ftlaunch needs"
+
+
+class CutOff(Exception):
+    """An answer ended before its announced length."""
+
+
+class Account:
+    """The account that the user's credentials lead to, in one region."""
+
+    def __init__(self, region: str, profile: str | None = None) -> None:
+        """Nothing is imported or asked before the first `client`."""
+        self.region = region
+        self.profile = profile
+
+    @functools.cached_property
+    def session(self) -> Any:
+        """boto3's session."""
+        import boto3
+
+        with _translated():
+            return boto3.Session(profile_name=self.profile, region_name=self.region)
+
+    @functools.cache  # noqa: B019  # an account lives as long as one command
+    def client(self, service: str) -> Any:
+        """boto3's client of a service."""
+        from botocore.config import Config
+
+        retries = {"mode": "standard", "max_attempts": 10}
+        config = Config(retries=retries, connect_timeout=15, read_timeout=60, max_pool_connections=16)
+        with _translated():
+            client = self.session.client(service, config=config)
+        client.meta.events.register("before-parse", _refuse_cut_off)
+        return client
+
+    def identity(self) -> Json:
+        """Who the credentials belong to: ``Account`` and ``Arn``."""
+        identity: Json = call(self.client("sts").get_caller_identity)
+        return identity
+
+
+def call(method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Make one call. Raises BackendError; errors that mean something to the caller are caught by `code`."""
+    from botocore.parsers import ResponseParserError
+
+    for attempt in range(TRIES):
+        try:
+            with _translated():
+                return method(*arguments, **keywords)
+        except (CutOff, ResponseParserError) as error:
+            if attempt == TRIES - 1:
+                raise BackendError("AWS's answers keep being cut off", hint="check the connection") from error
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError
+
+
+def pages(method: Callable[..., Any], key: str, token: str = "NextToken", **keywords: Any) -> Iterator[Json]:  # noqa: S107
+    """All items of a paged answer; ``token`` is the name of the page's token in request and answer."""
+    more: Json = {}
+    while True:
+        answer = call(method, **keywords, **more)
+        yield from answer.get(key, [])
+        if not answer.get(token):
+            return
+        more = {token: answer[token]}
+
+
+class AwsError(BackendError):
+    """AWS refused a call; ``code`` is the service's own."""
+
+    def __init__(self, code: str, message: str, hint: str, reason: Reason) -> None:
+        super().__init__(message, hint, reason)
+        self.code = code
+
+
+def _refuse_cut_off(response_dict: Json, operation_model: Any, **_: Any) -> None:
+    body, announced = response_dict["body"], response_dict["headers"].get("content-length")
+    encoded = "content-encoding" in response_dict["headers"]  # what is counted then is not what was announced
+    if operation_model.http["method"] == "HEAD" or encoded or not announced:
+        return
+    if isinstance(body, bytes) and len(body) < int(announced):
+        raise CutOff(f"{len(body)} of {announced} bytes")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Give botocore's exceptions as ours."""
+    from botocore import exceptions as native
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    try:
+        yield
+    except (BackendError, CutOff, ResponseParserError):
+        raise
+    except ClientError as error:
+        raise _client_error(error) from error
+    except (native.NoCredentialsError, native.PartialCredentialsError, native.CredentialRetrievalError) as error:
+        raise BackendError(f"no AWS credentials: {error}", hint=LOG_IN, reason=Reason.CREDENTIALS) from error
+    except (native.TokenRetrievalError, native.UnauthorizedSSOTokenError, native.SSOTokenLoadError) as error:
+        raise BackendError(f"the AWS login has expired: {error}", hint=LOG_IN, reason=Reason.CREDENTIALS) from error
+    except native.ProfileNotFound as error:
+        hint = "correct backends.sagemaker.profile or ~/.aws/config"
+        raise BackendError(str(error), hint=hint, reason=Reason.CREDENTIALS) from error
+    except native.HTTPClientError as error:
+        hint = "check the connection, HTTPS_PROXY and backends.sagemaker.region"
+        raise BackendError(f"AWS cannot be reached: {error}", hint=hint) from error
+    except BotoCoreError as error:
+        raise BackendError(f"AWS: {error}", hint="correct the job's AWS options") from error
+
+
+def _client_error(error: Any) -> BackendError:
+    code = str(error.response["Error"].get("Code", ""))
+    text = str(error.response["Error"].get("Message") or code)
+    message = f"AWS refused {error.operation_name}: {text}"
+    if code in EXPIRED:
+        return AwsError(code, f"the AWS credentials have expired: {text}", LOG_IN, Reason.CREDENTIALS)
+    if code in UNKNOWN_KEY:
+        return AwsError(code, f"AWS does not know these credentials: {text}", LOG_IN, Reason.CREDENTIALS)
+    if code in DENIED:
+        return AwsError(code, message, POLICY, Reason.CREDENTIALS)
+    if code == "ResourceLimitExceeded":
+        hint = "request a higher quota in the Service Quotas console, or take another resources.machine"
+        return AwsError(code, message, hint, Reason.QUOTA)
+    if code == "ResourceNotFoundException" and "job" in text.lower():
+        return JobNotFound(message, hint="ftlaunch jobs lists those that were started")
+    return AwsError(code, message, "the message says what the service does not accept", Reason.UNKNOWN)
