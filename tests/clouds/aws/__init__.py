@@ -1,0 +1,199 @@
+"""A loopback AWS: one account in one region.
+
+S3, STS, IAM, ECR, CloudWatch, Logs and Secrets Manager are moto's; SageMaker's training jobs, Service Quotas, IAM's
+policy simulation and ECR's images are ours, because moto's take what the service refuses, or are not there. Every call
+is recorded with the rights that it needs, and is refused where the caller's policy does not allow it.
+"""
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from tests.clouds.authority import Authority
+from tests.clouds.aws import calls
+from tests.clouds.aws.images import Images
+from tests.clouds.aws.quotas import Quotas
+from tests.clouds.aws.rights import ROOT, Rights
+from tests.clouds.aws.training import Refused, Training
+from tests.clouds.containers import GATEWAY, network
+from tests.clouds.front import known_to_engine
+from tests.clouds.gateway import Gateway, Request, Response, forward
+
+ENGINE_ADDRESS = "127.61.13.7"
+"""Where the engine of this machine finds the registry's host: a loopback address that is used for nothing else."""
+
+
+@dataclass
+class Troubles:
+    throttle: bool = False
+    drop: bool = False
+    expired: bool = False
+    capacity: bool = False
+    calls: int = 0
+
+
+class Aws:
+    region = "us-east-1"
+    account = "123456789012"
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.folder = folder
+        self.authority = Authority(folder)
+        self.gateway = Gateway(self.authority)
+        stack.callback(self.gateway.close)
+        self.engine = stack.enter_context(network())
+        self.machine_proxy_port = self.gateway.listen(GATEWAY)
+        self.gateway.listen_plain(GATEWAY, 80, self._credentials)
+        self.moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self.moto.start()
+        stack.callback(self.moto.stop)
+        self.calls: list[calls.Call] = []
+        self.denied: list[tuple[str, str, str]] = []
+        self.bytes_received = 0
+        self.troubles = Troubles()
+        self.grace_seconds = 120.0
+        self.starting_seconds = 0.2
+        self.log_seconds = 0.0
+        self.log_lock = threading.Lock()
+        self.s3, self.iam, self.logs, self.cloudwatch = (
+            self.client(name) for name in ("s3", "iam", "logs", "cloudwatch")
+        )
+        self.rights = Rights(self.iam)
+        self.quotas = Quotas()
+        self.images = Images(self)
+        self.front = self.images.front
+        self.training = Training(self)
+        stack.callback(self.training.close)
+        self.gateway.route(r"([a-z0-9.-]+\.)?amazonaws\.com", self._serve)
+        stack.enter_context(known_to_engine(self.gateway, [self.front.host], ENGINE_ADDRESS))
+
+    def client(self, service: str):
+        """A client of the emulator itself, past the gateway: for tests that look at what is really there."""
+        host, port = self.moto.get_host_and_port()
+        return boto3.client(
+            service,
+            endpoint_url=f"http://{host}:{port}",
+            region_name=self.region,
+            aws_access_key_id=ROOT,
+            aws_secret_access_key="root",
+            config=Config(proxies={}, s3={"addressing_style": "path"}, max_pool_connections=20),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which a process of this machine reaches this cloud and nothing else."""
+        return {
+            "HTTPS_PROXY": self.gateway.proxy,
+            "https_proxy": self.gateway.proxy,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "AWS_CA_BUNDLE": str(self.authority.file),
+            "REQUESTS_CA_BUNDLE": str(self.authority.file),
+            "SSL_CERT_FILE": str(self.authority.file),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(self.folder / "no-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "no-credentials"),
+        }
+
+    @contextlib.contextmanager
+    def trouble(self, **kinds: bool) -> Iterator[None]:
+        self.troubles = Troubles(**kinds)
+        try:
+            yield
+        finally:
+            self.troubles = Troubles()
+
+    def _serve(self, request: Request) -> Response:
+        call = calls.read(request, self.region, self.account)
+        self.calls.append(call)
+        if trouble := self._trouble(call):
+            return trouble
+        if not self.rights.known(call.key):
+            return _error(call, 403, "UnrecognizedClientException", "The security token included is invalid.")
+        for action, resource in call.rights:
+            if call.service != "sts" and not self.rights.allowed(call.key, action, resource):
+                self.denied.append((self.rights.owners.get(call.key, ""), action, resource))
+                who = self.rights.owners.get(call.key)
+                message = f"User: {who} is not authorized to perform: {action} on resource: {resource}"
+                return _error(call, 403, "AccessDeniedException", message)
+        response = self._answer(request, call)
+        if self.troubles.drop and self.troubles.calls % 2:  # it was done, and nobody is told
+            body = response.body if isinstance(response.body, bytes) else b"".join(response.body)
+            response.body, response.cut_after = body, len(body) // 2
+        return response
+
+    def _answer(self, request: Request, call: calls.Call) -> Response:
+        if call.service == "s3" and call.operation == "PutObject":
+            self.bytes_received += len(request.body)
+        try:
+            if call.service == "sagemaker":
+                return _json(self.training.answer(call.operation, call.content))
+            if call.service == "servicequotas":
+                return _json(self.quotas.list(call.content))
+            if call.service == "ecr" and call.operation in self.images.operations:
+                return _json(self.images.operations[call.operation](call))
+        except Refused as refused:
+            return _error(call, refused.status, refused.code, refused.message)
+        if (call.service, call.operation) == ("iam", "SimulatePrincipalPolicy"):
+            return self.rights.simulate(call.content)
+        _ = request.body  # read it whole: moto's server takes no chunks
+        return forward(request, self.moto.get_host_and_port(), host=request.host)
+
+    def _trouble(self, call: calls.Call) -> Response | None:
+        troubles = self.troubles
+        troubles.calls += 1
+        if troubles.expired:
+            return _error(call, 403, "ExpiredTokenException", "The security token included in the request is expired")
+        if troubles.throttle and troubles.calls % 2:
+            return _error(call, 400, "ThrottlingException", "Rate exceeded")
+        return None
+
+    def _credentials(self, request: Request) -> Response:
+        """What a machine of the account gets at 169.254.170.2: the job's role, for a while."""
+        key = request.path.rpartition("/")[2].upper()
+        if not self.rights.known(f"ASIA{key}"):
+            return Response(404, [], b"{}")
+        content = {
+            "RoleArn": self.rights.owners[f"ASIA{key}"],
+            "AccessKeyId": f"ASIA{key}",
+            "SecretAccessKey": "of-a-loopback-role",
+            "Token": "of-a-loopback-session",
+            "Expiration": "2099-01-01T00:00:00Z",
+        }
+        return _json(content)
+
+
+def _json(content: dict) -> Response:
+    return Response(200, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(content).encode())
+
+
+def _error(call: calls.Call, status: int, code: str, message: str) -> Response:
+    """An error in the form of the service's protocol."""
+    if call.service in ("s3", "iam", "sts"):
+        code = {"ExpiredTokenException": "ExpiredToken", "ThrottlingException": "SlowDown"}.get(code, code)
+        code = code.replace("AccessDeniedException", "AccessDenied")
+        inner = f"<Code>{code}</Code><Message>{message}</Message>"
+        body = (
+            f"<Error>{inner}</Error>"
+            if call.service == "s3"
+            else f"<ErrorResponse><Error>{inner}</Error></ErrorResponse>"
+        )
+        status = 503 if code == "SlowDown" else status
+        return Response(status, [("Content-Type", "application/xml")], body.encode())
+    body = json.dumps({"__type": code, "message": message}).encode()
+    return Response(status, [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-ErrorType", code)], body)
+
+
+@contextlib.contextmanager
+def loopback_aws(folder: Path) -> Iterator[Aws]:
+    """A whole account, for as long as this lasts."""
+    with contextlib.ExitStack() as stack:
+        yield Aws(folder, stack)
