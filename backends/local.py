@@ -309,11 +309,11 @@ def _ended(folder: Path, state: Json) -> Status:
     seconds = int(state["ended"] - state["started"])
     if code == 0:
         return Status(state=State.SUCCEEDED, native_state=native)
-    if cause in ("cancelled", "stopped") or code == 143:
-        return Status(state=State.CANCELLED, reason=Reason.USER, native_state=native, message="stopped on request")
     if cause == "timed_out":
         message = f"stopped after {seconds} s, the budget's longest run time"
         return Status(state=State.FAILED, reason=Reason.TIMED_OUT, native_state=native, message=message)
+    if cause in ("cancelled", "stopped") or code == 143:
+        return Status(state=State.CANCELLED, reason=Reason.USER, native_state=native, message="stopped on request")
     if code in (-9, 137) or cause == "memory":
         message = "killed, most likely because memory ran out; try a smaller model, data.max_length or train.batch_size"
         return Status(state=State.FAILED, reason=Reason.OUT_OF_MEMORY, native_state=native, message=message)

@@ -84,7 +84,7 @@ def _contract(env: Mapping[str, str]) -> Contract | None:
 
 
 def _here(env: Mapping[str, str]) -> str:
-    return "docker" if "FTLAUNCH_IN_IMAGE" in env or Path("/.dockerenv").exists() else "local"
+    return "docker" if "FTLAUNCH_IN_IMAGE" in env else "local"
 
 
 def _given(name: str, flags: Mapping[str, str | None], env: Mapping[str, str]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from transformers.utils import logging as transformers_logging
 
 from training_image import model as models
 from training_image.checkpoints import Checkpoints, Progress
@@ -121,6 +123,7 @@ def run(platform: Platform, stop: StopSignal, *, baselines_only: bool = False) -
 
 def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
     emit("start", job=spec.job, platform=platform.name)
+    _quiet()
     outputs = Outputs(platform.output, spec.job)
     splits = load_splits(spec, platform.data)
     setting = models.choose(spec, platform.data)
@@ -143,6 +146,13 @@ def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
         outputs=outputs,
         stop=stop,
     )
+
+
+def _quiet() -> None:
+    """Leave the log to the job's own lines: no bars (they are no lines), no libraries' hints."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _baselines(job: Run, base: Any) -> None:

@@ -58,15 +58,13 @@ class Data(Section):
     columns: dict[str, str] = Field(
         default_factory=dict,
         description=(
-            "Which column plays which role, ROLE: COLUMN. Roles: id, text, label, question, context, answers, messages, "
-            "prompt, completion, system, input. A role not named is looked for under its own name."
+            "Which column plays which role, ROLE: COLUMN. Roles: id, text, label, question, context, answers, "
+            "messages, prompt, completion, system, input. A role not named is looked for under its own name."
         ),
     )
     group: str | None = Field(None, description="Column whose equal values stay in one split (a document, a patient).")
     split: Split = Field(default_factory=Split, description="Shares split off by hash where no file is given.")
-    max_length: Annotated[int, Field(ge=16)] = Field(
-        1024, description="Longest row in tokens; prompts are cut."
-    )
+    max_length: Annotated[int, Field(ge=16)] = Field(1024, description="Longest row in tokens; prompts are cut.")
     on_long: Literal["cut", "drop", "refuse"] = Field(
         "cut", description="What becomes of a row longer than max_length."
     )

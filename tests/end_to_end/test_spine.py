@@ -72,7 +72,10 @@ def test_the_metrics_are_those_of_the_predictions(finished: tuple[Path, dict[str
 
 def test_all_evaluations_answer_the_same_rows(finished: tuple[Path, dict[str, Any]]) -> None:
     output, _ = finished
-    asked = [[(row["id"], row["reference"]) for row in lines(output / "predictions" / f"{name}.jsonl")] for name in EVALUATIONS]
+    asked = [
+        [(row["id"], row["reference"]) for row in lines(output / "predictions" / f"{name}.jsonl")]
+        for name in EVALUATIONS
+    ]
     assert all(rows == asked[0] for rows in asked)
 
 

@@ -26,7 +26,7 @@ def generate(
     """
     if not prompts:
         return []
-    settings = GenerationConfig(
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
@@ -55,9 +55,7 @@ def _rows(model: Any, longest: int) -> int:
     return max(1, min(most, _CACHED_TOKENS.get(model.device.type, _CACHED_TOKENS_ACCELERATOR) // longest))
 
 
-def _batch(
-    model: Any, prompts: Sequence[Ids], shared: int, cache: Any, settings: GenerationConfig
-) -> list[list[int]]:
+def _batch(model: Any, prompts: Sequence[Ids], shared: int, cache: Any, settings: GenerationConfig) -> list[list[int]]:
     # Padding stands between the common prefix and the rest; `generate` counts positions over the mask, so none is lost.
     width = max(map(len, prompts))
     pad = [[0] * (width - len(prompt)) for prompt in prompts]

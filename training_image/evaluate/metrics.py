@@ -224,7 +224,7 @@ class ChrF(PerExample):
 
     @cached_property
     def _scorer(self) -> Any:
-        from sacrebleu.metrics import CHRF
+        from sacrebleu.metrics.chrf import CHRF
 
         return CHRF()
 

@@ -24,7 +24,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from training_image.progress import say
 
-Ids = Sequence[int]
+Ids = list[int]
 
 _LOGIT_CELLS = 2**26
 """Most logits of one forward pass (256 MB in fp32)."""
@@ -176,7 +176,8 @@ def _packed(
     # Longest first: if memory does not suffice, that is known at once.
     rows = sorted(range(len(prompts)), key=lambda row: -costs[row][0])
     while rows:
-        batch, tokens, kept = [], 0, 0
+        batch: list[int] = []
+        tokens = kept = 0
         for row in rows:
             tokens, kept = tokens + costs[row][0], kept + costs[row][1]
             if batch and (tokens > size or kept > kept_most):
@@ -258,10 +259,10 @@ def _forward(
 
 def _gather(logits: Tensor, targets: list[tuple[int, int, int]], counts: list[int]) -> list[list[float]]:
     sources, tokens, places = torch.tensor(targets, device=logits.device).unbind(1)
-    norms = torch.cat([part.float().logsumexp(-1) for part in logits.split(256)])
+    norms = torch.cat([part.float().logsumexp(-1) for part in torch.split(logits, 256)])
     values = logits[sources, tokens].float() - norms[sources]
     sums = torch.zeros(sum(counts), device=logits.device).index_add_(0, places, values)
-    return [part.tolist() for part in sums.cpu().split(counts)]
+    return [part.tolist() for part in torch.split(sums.cpu(), counts)]
 
 
 def _row(model: Any, values: Ids) -> Tensor:

@@ -1,0 +1,58 @@
+"""Where am I: every service's contract is recognised by what the service itself sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training_image.contracts import CONTRACTS
+from training_image.errors import InputError
+from training_image.platform import detect, hosts
+
+FLAGS: dict[str, str | None] = {"spec": "/s", "data": "/d", "output": "/o", "checkpoints": "/c", "deadline": None}
+NONE: dict[str, str | None] = dict.fromkeys(FLAGS)
+
+
+@pytest.mark.parametrize("service", CONTRACTS)
+def test_a_service_is_recognised(service: str) -> None:
+    contract = CONTRACTS[service]
+    given = {**NONE, "data": contract.data}
+    found = detect(given, contract.environment)
+    assert (found.name, str(found.output), str(found.checkpoints)) == (service, contract.output, contract.checkpoints)
+    assert found.spec == found.data / "spec.json"
+
+
+def test_flags_go_before_the_environment_before_the_contract() -> None:
+    environment = {**CONTRACTS["azureml"].environment, "FTLAUNCH_DATA": "/env", "FTLAUNCH_OUTPUT": "/env-out"}
+    found = detect({**NONE, "data": "/flag"}, environment)
+    assert (str(found.data), str(found.output)) == ("/flag", "/env-out")
+    assert str(found.checkpoints) == CONTRACTS["azureml"].checkpoints
+
+
+def test_without_a_service_every_folder_must_be_told() -> None:
+    assert detect(FLAGS, {}).name == "local"
+    with pytest.raises(InputError, match="where is data"):
+        detect(NONE, {})
+
+
+def test_a_deadline_must_be_a_number() -> None:
+    assert detect({**FLAGS, "deadline": "1800000000"}, {}).deadline == 1.8e9
+    with pytest.raises(InputError, match="deadline"):
+        detect({**FLAGS, "deadline": "tomorrow"}, {})
+
+
+def test_hosts_of_sagemaker(tmp_path: Path) -> None:
+    path = tmp_path / "resourceconfig.json"
+    path.write_text(json.dumps({"current_host": "algo-2", "hosts": ["algo-2", "algo-1"]}))
+    found = hosts({"FTLAUNCH_RESOURCE_CONFIG": str(path)})
+    assert (found.names, found.rank) == (("algo-1", "algo-2"), 1)
+
+
+def test_hosts_of_vertex() -> None:
+    cluster = {"workerpool0": ["a:2222"], "workerpool1": ["b:2222", "c:2222"]}
+    spec = {"cluster": cluster, "task": {"type": "workerpool1", "index": 1}}
+    found = hosts({"CLUSTER_SPEC": json.dumps(spec)})
+    assert (found.names, found.rank) == (("a", "b", "c"), 2)
+    assert hosts({}).names == ("localhost",)
