@@ -8,17 +8,21 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from backends.interface import Backend, BackendError, Handle, State
+from backends.interface import Backend, BackendError, Handle, JobNotFound, Reason, State
 from launcher import secret_values
 from launcher.store import Record, Store
 from training_image.errors import InputError
 
 UNSAFE = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".h5"}
 """Weights that run code when they are loaded, or might: never fetched, only safetensors are."""
+
+PAUSES = (0.5, 2.0, 5.0)
+"""Seconds after a fetch that broke off before it is gone on with; then it is the user's turn."""
 
 Say = Callable[[str], None]
 
@@ -106,7 +110,14 @@ def _fetch(record: Record, backend: Backend, part: Path) -> None:
         raise BackendError(f"{record.job} was never started", hint="run it again")
     if record.state is not State.SUCCEEDED and not backend.capabilities.partial_fetch:
         raise BackendError(f"{backend.name} gives no results of a job that is {record.state}")
-    backend.fetch(record.handle, part)
+    for pause in PAUSES:
+        try:
+            return backend.fetch(record.handle, part)
+        except BackendError as error:
+            if isinstance(error, JobNotFound) or error.reason is Reason.CREDENTIALS:
+                raise
+            time.sleep(pause)
+    return backend.fetch(record.handle, part)
 
 
 def _once_more(record: Record, backend: Backend, part: Path, wrong: list[str]) -> list[str]:

@@ -50,7 +50,8 @@ class Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``run`` before a job that stands alone, so that ``ftlaunch JOB`` runs it."""
         place = _end_of_own_options(args)
-        if place is not None and (place == len(args) or args[place] not in COMMANDS):
+        bare = place == len(args) and not ctx.resilient_parsing  # a shell's completion wants the commands' names
+        if place is not None and (bare or (place < len(args) and args[place] not in COMMANDS)):
             args = [*args[:place], "run", *args[place:]]
         return super().parse_args(ctx, args)
 

@@ -41,10 +41,8 @@ def follow(record: Record, store: Store) -> Record | None:
 
 def _watched(record: Record, store: Store) -> Record:
     backend = common.backend_of(record)
-    with (
-        make_view(f"{record.job} on {record.backend}; Ctrl-C asks whether to leave it running or to stop it") as view,
-        common.asked(backend),
-    ):
+    title = f"{record.job} on {record.backend}; Ctrl-C asks whether to leave it running or to stop it"
+    with make_view(title) as view, common.asked(backend):
         return Watch(record, store, backend, view).to_end()
 
 
