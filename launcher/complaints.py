@@ -25,7 +25,7 @@ def messages(
         dotted = ".".join(map(str, keys_))
         where = place(keys_, document)
         if one["type"] == "extra_forbidden":
-            near = _nearest_key(location, model, known)
+            near = _nearest_key(location, model, prefix, known)
             yield f"{where}: unknown key {dotted}{near}"
         elif one["type"] == "missing":
             yield f"{where}: {dotted} is missing{_about(location, model)}"
@@ -71,7 +71,7 @@ def nearest(name: str, known: Sequence[str] | frozenset[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _nearest_key(location: yamlfile.Keys, model: type[BaseModel], known: Sequence[str]) -> str:
+def _nearest_key(location: yamlfile.Keys, model: type[BaseModel], prefix: yamlfile.Keys, known: Sequence[str]) -> str:
     """The nearest key of the same group, else a key of that name elsewhere."""
     name = str(location[-1])
     owner = _model_at(location[:-1], model)
@@ -80,7 +80,7 @@ def _nearest_key(location: yamlfile.Keys, model: type[BaseModel], known: Sequenc
     near = difflib.get_close_matches(".".join(map(str, location)), siblings, n=1, cutoff=0.75)
     near = near or [dotted for dotted in known if dotted.rpartition(".")[2] == name]
     near = near or difflib.get_close_matches(name, [key for key in known if "." not in key], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {'.'.join([*map(str, prefix), near[0]])!r}?" if near else ""
 
 
 def line(message: str) -> tuple[str, int]:

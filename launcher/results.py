@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from backends.interface import Backend, BackendError, Handle, JobNotFound, Reason, State
 from launcher import secret_values
@@ -21,6 +20,7 @@ from training_image.errors import InputError
 UNSAFE = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".h5"}
 """Weights that run code when they are loaded, or might: never fetched, only safetensors are."""
 
+MANIFEST = "manifest.json"
 PAUSES = (0.5, 2.0, 5.0)
 """Seconds after a fetch that broke off before it is gone on with; then it is the user's turn."""
 
@@ -64,18 +64,13 @@ def collect(record: Record, store: Store, backend: Backend, output: Path | None,
 
 
 def verify(folder: Path) -> list[str]:
-    """What is wrong with a fetched tree: files that differ from the manifest or are missing, unsafe weights, links out.
-
-    The names of the files that differ come first, then sentences; empty if all is well.
-    """
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        return ["manifest.json"]
+    """The files of a fetched tree that are missing or not as its manifest says; empty if all is well."""
     try:
-        files: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError, TypeError):
-        return ["manifest.json"]
-    return [name for name, told in files.items() if not _inside(folder, name) or not _matches(folder / name, told)]
+        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {str(name): (str(each["sha256"]), int(each["bytes"])) for name, each in told["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [MANIFEST]
+    return [name for name, each in files.items() if not _inside(folder, name) or not _matches(folder / name, *each)]
 
 
 def _bring(record: Record, store: Store, backend: Backend, there: Path | None, target: Path, say: Say) -> bool:
@@ -150,11 +145,11 @@ def _inside(folder: Path, name: str) -> bool:
     return (folder / name).resolve().is_relative_to(folder.resolve())
 
 
-def _matches(path: Path, told: dict[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != told["bytes"]:
+def _matches(path: Path, sha256: str, size: int) -> bool:
+    if not path.is_file() or path.stat().st_size != size:
         return False
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == str(told["sha256"])
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def _keep_log(record: Record, backend: Backend, store: Store) -> None:

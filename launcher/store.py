@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -112,6 +113,7 @@ class Store:
         path = self.folder / "jobs.db"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # the user's alone, as are the files beside it
             self.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
             self.connection.row_factory = sqlite3.Row
             self._migrate(path)

@@ -7,6 +7,7 @@ number. Duplicate keys are errors.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,7 +172,13 @@ _Dumper.yaml_implicit_resolvers = {
 }
 
 
+_BREAKS = frozenset("\x85\u2028\u2029\ufeff")
+
+
 def dump(content: dict[str, Any]) -> str:
     """Write a mapping so that `read` and any other YAML reader give it back."""
-    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    plain = not _BREAKS.intersection(
+        json.dumps(content, ensure_ascii=False, default=str)
+    )  # PyYAML writes these as they are, and reads them as blanks
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=plain, width=110)
     return text

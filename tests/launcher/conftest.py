@@ -32,9 +32,7 @@ class Command:
     def start(self, *arguments: str | Path, **more: Any) -> subprocess.Popen[str]:
         environment = self.environment | more.pop("environment", {})
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | more
-        return subprocess.Popen(
-            [FTLAUNCH, *map(str, arguments)], cwd=self.folder, env=environment, text=True, **pipes
-        )
+        return subprocess.Popen([FTLAUNCH, *map(str, arguments)], cwd=self.folder, env=environment, text=True, **pipes)
 
     def __call__(self, *arguments: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments, environment=environment) as process:

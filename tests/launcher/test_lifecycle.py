@@ -37,7 +37,9 @@ def test_runs_to_its_results(ftlaunch, job):
     assert folder == ftlaunch.folder / "runs" / told["job"]
     assert json.loads((folder / "result.json").read_text())["job"] == told["job"]
     assert "as submitted" in (folder / "job.yaml").read_text()
-    assert {"job", "backend", "state", "reason", "created", "ended", "handle", "estimate_usd", "actual_usd"} <= set(told)
+    assert {"job", "backend", "state", "reason", "created", "ended", "handle", "estimate_usd", "actual_usd"} <= set(
+        told
+    )
     assert told["estimate_usd"] is None
 
 
