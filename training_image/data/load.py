@@ -13,7 +13,7 @@ from training_image.data.examples import Example
 from training_image.data.normal import normalise
 from training_image.data.problems import DataError, Problem, raise_for, rows_text
 from training_image.data.read import Table, read_table, require_column
-from training_image.data.split import assign, content_key, own_key
+from training_image.data.split import assign, content_key, own_keys
 from training_image.spec import Spec
 
 NAMES = ("train", "validation", "test")
@@ -255,7 +255,8 @@ def limit_rows(spec: Spec, splits: Splits) -> None:
     for name, rows in splits.named():
         turns: dict[str, int] = defaultdict(int)
         ranked: list[tuple[int, int, Example]] = []
-        for row in sorted(rows, key=lambda row: (own_key(row, id_column), row.row)):
+        keys = own_keys(rows, id_column)
+        for _, row in sorted(zip(keys, rows, strict=True), key=lambda pair: (pair[0], pair[1].row)):
             label = row.answer if by_label else ""
             ranked.append((turns[label] if by_label else 0, len(ranked), row))
             turns[label] += 1

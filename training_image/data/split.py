@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from training_image.data.examples import Example
@@ -14,10 +15,16 @@ def content_key(example: Example) -> str:
     return hashlib.sha256(normalise(example.text).encode()).hexdigest()
 
 
-def own_key(example: Example, id_column: str) -> str:
-    """SHA-256 of the row's own id where it has one, else `content_key`: what `assign` and ``max_rows`` sort by."""
-    own = example.fields.get(id_column)
-    return content_key(example) if own is None else hashlib.sha256(f"id:{own}".encode()).hexdigest()
+def own_keys(examples: Sequence[Example], id_column: str) -> list[str]:
+    """For each row the SHA-256 of its own id, where no other row has it, else its `content_key`."""
+    ids = [example.fields.get(id_column) for example in examples]
+    times = Counter(str(own) for own in ids if own is not None)
+    return [
+        hashlib.sha256(f"id:{own}".encode()).hexdigest()
+        if own is not None and times[str(own)] == 1
+        else content_key(example)
+        for own, example in zip(ids, examples, strict=True)
+    ]
 
 
 def assign(
@@ -39,7 +46,7 @@ def assign(
             marks.append(("group", str(value)))
         for mark in marks:
             _join(parents, index, seen.setdefault(mark, index))
-    keys = [own_key(example, id_column) for example in examples]
+    keys = own_keys(examples, id_column)
     least: dict[int, str] = {}
     for index, key in enumerate(keys):
         root = _root(parents, index)
