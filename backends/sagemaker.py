@@ -34,7 +34,7 @@ from backends.interface import (
     Status,
     Submission,
 )
-from backends.sagemaker_request import JOB_TAG, SECRET_VARIABLE, SageMakerOptions, run_name, secret_name
+from backends.sagemaker_request import JOB_TAG, SECRET_STORE, SECRET_VARIABLE, SageMakerOptions, run_name, secret_name
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 CHANNELS = (sagemaker_request.DATA_CHANNEL, sagemaker_request.SPEC_CHANNEL)
@@ -339,8 +339,8 @@ def _put_secrets(account: Account, job_name: str, secrets: Mapping[str, SecretSt
 
 
 def _delete_secrets(account: Account, request: Json) -> None:
-    names = [name for key, name in request.get("Environment", {}).items() if key.startswith(SECRET_VARIABLE)]
-    for name in names:
+    named = [value for key, value in request.get("Environment", {}).items() if key.startswith(SECRET_VARIABLE)]
+    for name in (value.removeprefix(SECRET_STORE) for value in named):
         try:
             call(account.client("secretsmanager").delete_secret, SecretId=name, ForceDeleteWithoutRecovery=True)
         except AwsError as error:

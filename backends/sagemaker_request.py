@@ -18,6 +18,7 @@ SPEC_CHANNEL = "spec"
 SPEC_FILE = f"/opt/ml/input/data/{SPEC_CHANNEL}/spec.json"
 SECRET_VARIABLE = "FTLAUNCH_SECRET_"  # noqa: S105  # beginning of a variable's name; its value is the name of a secret
 JOB_TAG = "ftlaunch:job"
+SECRET_STORE = "aws:"  # noqa: S105  # beginning of that variable's value, see training_image.secrets
 DAY = 86400
 NUMBER = "([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 """A number as progress lines show it."""
@@ -202,7 +203,10 @@ def _channel(name: str, uri: str) -> Json:
 
 
 def _environment(submission: Submission) -> dict[str, str]:
-    named = {f"{SECRET_VARIABLE}{name}": secret_name(submission.job_name, name) for name in submission.secrets}
+    named = {
+        f"{SECRET_VARIABLE}{name}": f"{SECRET_STORE}{secret_name(submission.job_name, name)}"
+        for name in submission.secrets
+    }
     limit = {} if submission.max_seconds is None else {"FTLAUNCH_MAX_SECONDS": str(submission.max_seconds)}
     return {"FTLAUNCH_SPEC": SPEC_FILE, **limit, **named}
 

@@ -1,37 +1,64 @@
-"""``python -m training_image train|baseline`` — the entrypoint of the container and of the local place."""
+"""``python -m training_image train|baseline|check`` — the entrypoint of the container and of the local place."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import os
 import sys
 from pathlib import Path
 
-from training_image.errors import DONE, InputError, OutOfMemory, RunError
+from training_image.errors import BAD_INPUT, DONE, InputError, OutOfMemory, RunError
 from training_image.platform import Platform, StopSignal, detect
+
+_COMMANDS = "train: all of it; baseline: no training; check: only the data, as JSON on standard output"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a job; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training_image", description=__doc__)
-    parser.add_argument("command", choices=("train", "baseline"), help="train: all of it; baseline: no training")
+    parser.add_argument("command", choices=("train", "baseline", "check"), help=_COMMANDS)
     for name in ("spec", "data", "output", "checkpoints"):
         parser.add_argument(
             f"--{name}", metavar="PATH", help=f"the {name}; else FTLAUNCH_{name.upper()}, else detected"
         )
     parser.add_argument("--deadline", metavar="UNIX_SECONDS", help="when the job must have ended")
     given = parser.parse_args(arguments)
-    stop = StopSignal()
-    stop.install()
     platform: Platform | None = None
     try:
+        stop = StopSignal()
+        stop.install()
         platform = detect({name: value for name, value in vars(given).items() if name != "command"})
-        from training_image.run import run
-
-        run(platform, stop, baselines_only=given.command == "baseline")
+        return _command(given.command, platform, stop)
     except RunError as error:
         return _fail(error, platform)
     except (OSError, MemoryError) as error:
         return _fail(_translated(error), platform)
+    except RuntimeError as error:
+        # torch's allocator of the CPU says so in words only.
+        if "not enough memory" not in str(error):
+            _leave_failure(f"{type(error).__name__}: {error}", platform)
+            raise
+        return _fail(_translated(MemoryError()), platform)
+    except Exception as error:
+        _leave_failure(f"{type(error).__name__}: {error}", platform)
+        raise
+
+
+def _command(command: str, platform: Platform, stop: StopSignal) -> int:
+    """Everything heavy is imported here, after the signals are heard."""
+    if not platform.main:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all, to the end
+    from training_image.run import read_spec, run
+
+    if command == "check":
+        from training_image.data.check import check
+
+        report = check(read_spec(platform), platform.data)
+        print(json.dumps(report.as_json(), ensure_ascii=False, default=str))
+        return DONE if report.ok else BAD_INPUT
+    run(platform, stop, baselines_only=command == "baseline")
     return DONE
 
 
@@ -45,10 +72,17 @@ def _translated(error: OSError | MemoryError) -> RunError:
 def _fail(error: RunError, platform: Platform | None) -> int:
     text = f"{error.message}\n  {error.hint}" if error.hint else error.message
     print(f"error: {text}", file=sys.stderr, flush=True)
-    if platform is not None and platform.failure_file is not None and error.exit_code != DONE:
-        platform.failure_file.parent.mkdir(parents=True, exist_ok=True)
-        Path(platform.failure_file).write_text(text[:1024])
+    _leave_failure(text, platform)
     return error.exit_code
+
+
+def _leave_failure(text: str, platform: Platform | None) -> None:
+    """Tell the service why, where it has a file for that."""
+    if platform is None or platform.failure_file is None or not platform.main:
+        return
+    with contextlib.suppress(OSError):
+        platform.failure_file.parent.mkdir(parents=True, exist_ok=True)
+        Path(platform.failure_file).write_text(text[: platform.failure_limit])
 
 
 if __name__ == "__main__":
