@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from training_image import secrets
 from training_image.errors import BAD_INPUT, DONE, InputError, OutOfMemory, RunError
 from training_image.platform import Platform, StopSignal, detect
 
@@ -50,6 +51,7 @@ def _command(command: str, platform: Platform, stop: StopSignal) -> int:
     """Everything heavy is imported here, after the signals are heard."""
     if not platform.main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all, to the end
+    secrets.load(os.environ)
     from training_image.run import read_spec, run
 
     if command == "check":
