@@ -129,6 +129,8 @@ class Supervisor:
         assert training.stdout is not None
         with training.stdout as output, (self.folder / "log.txt").open("ab", buffering=0) as log:
             self._attend(training, output, log)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(training.pid, signal.SIGKILL)  # what the training started and left behind
         return training.returncode
 
     def _wait_for_an_orphan(self) -> int | None:

@@ -173,12 +173,11 @@ _Dumper.yaml_implicit_resolvers = {
 
 
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
+"""PyYAML writes these as they are where Unicode is allowed, and reads them back as blanks."""
 
 
 def dump(content: dict[str, Any]) -> str:
     """Write a mapping so that `read` and any other YAML reader give it back."""
-    plain = not _BREAKS.intersection(
-        json.dumps(content, ensure_ascii=False, default=str)
-    )  # PyYAML writes these as they are, and reads them as blanks
+    plain = not _BREAKS.intersection(json.dumps(content, ensure_ascii=False, default=str))
     text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=plain, width=110)
     return text
