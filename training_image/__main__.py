@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def _command(command: str, platform: Platform, stop: StopSignal) -> int:
     if not platform.main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all, to the end
     secrets.load(os.environ)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that it could fetch
     from training_image.run import read_spec, run
 
     if command == "check":

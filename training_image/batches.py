@@ -1,8 +1,16 @@
-"""From the rows of one optimizer step to micro-batches: packed end to end, or padded with rows of like length.
+"""From the rows of one optimizer step to micro-batches, and the loss of one.
 
-Packed rows are kept apart by ``position_ids`` that start anew with each row, no mask and no cache: transformers then
-builds a block-diagonal mask. A mask of ones, or a cache, would let the rows see each other without a word
-(`isolates` looks).
+Three layouts:
+
+* ``shared``: rows laid end to end, and the tokens that all of them begin with (system turn, instruction) laid down
+  once before them. A mask of ours lets each token see the common beginning and its own row only. The loss and its
+  gradient are those of the rows one by one, at a part of their tokens. For plain causal attention under sdpa or eager.
+* ``packed``: rows laid end to end, kept apart by ``position_ids`` that start anew with each row, no mask and no cache.
+  For kernels that take no mask of ours (flash attention), and for sliding windows.
+* ``padded``: rows of like length together, padded on the right.
+
+A mask of ones, a cache or missing positions would let packed rows see each other without a word, so the layout is
+tried on the very model before it is used (`training_image.isolation`).
 """
 
 from __future__ import annotations
@@ -10,24 +18,27 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from training_image.data.examples import IGNORED, Sample
+
+Layout = Literal["shared", "packed", "padded"]
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Tensors of one forward pass, ``[rows, tokens]``; packed: one row."""
+    """Tensors of one forward pass, ``[rows, tokens]``; one row unless padded."""
 
     input_ids: Tensor
     position_ids: Tensor
     attention_mask: Tensor | None
-    """None when packed."""
+    """``[1, 1, tokens, tokens]`` booleans when shared, ``[rows, tokens]`` when padded, None when packed."""
     sources: Tensor
-    """Flat positions whose next token is supervised, ``[supervised]``."""
+    """Flat positions whose next token is supervised, ``[supervised]``; one may stand there more than once."""
     targets: Tensor
     """Those tokens, ``[supervised]``."""
 
@@ -50,31 +61,72 @@ def step_order(rows: int, epoch: int, seed: int) -> list[int]:
     return order
 
 
-def micro_batches(samples: Sequence[Sample], tokens: int, packed: bool, pad: int) -> list[MicroBatch]:
+def micro_batches(samples: Sequence[Sample], tokens: int, layout: Layout, pad: int) -> list[MicroBatch]:
     """Lay one step's rows into forward passes of at most ``tokens`` tokens (one long row may be more)."""
-    rows = sorted(samples, key=lambda sample: -len(sample.input_ids))
+    prefix = common_beginning(samples) if layout == "shared" else 0
     groups: list[list[Sample]] = []
-    for sample in rows:
+    for sample in sorted(samples, key=lambda sample: -len(sample.input_ids)):
         for group in groups:
-            if _size([*group, sample], packed) <= tokens:
+            if _size([*group, sample], layout, prefix) <= tokens:
                 group.append(sample)
                 break
         else:
             groups.append([sample])
-    return [_packed(group) if packed else _padded(group, pad) for group in groups]
+    if layout == "shared":
+        return [_shared(group, prefix) for group in groups]
+    return [_packed(group) if layout == "packed" else _padded(group, pad) for group in groups]
 
 
-def _size(group: Sequence[Sample], packed: bool) -> int:
+def common_beginning(samples: Sequence[Sample]) -> int:
+    """Number of leading tokens that all rows share and none supervises, leaving each row at least one of its own."""
+    if len(samples) < 2:
+        return 0
+    low, high = min(s.input_ids for s in samples), max(s.input_ids for s in samples)
+    differ = (i for i, (one, two) in enumerate(zip(low, high, strict=False)) if one != two)
+    shared = next(differ, min(len(low), len(high)))
+    most = min(min(len(sample.input_ids) - 1, _first_supervised(sample)) for sample in samples)
+    return min(shared, most)
+
+
+def _first_supervised(sample: Sample) -> int:
+    return next((i for i, label in enumerate(sample.labels) if label != IGNORED), len(sample.labels))
+
+
+def _size(group: Sequence[Sample], layout: Layout, prefix: int) -> int:
     lengths = [len(sample.input_ids) for sample in group]
-    return sum(lengths) if packed else max(lengths) * len(lengths)
+    if layout == "padded":
+        return max(lengths) * len(lengths)
+    return sum(lengths) - prefix * (len(lengths) - 1)
+
+
+def _shared(group: Sequence[Sample], prefix: int) -> MicroBatch:
+    ids = list(group[0].input_ids[:prefix])
+    positions = list(range(prefix))
+    owners = [-1] * prefix
+    sources: list[int] = []
+    targets: list[int] = []
+    for row, sample in enumerate(group):
+        start = len(ids) - prefix  # where the row's position 0 would lie, if its beginning stood there too
+        for place, label in enumerate(sample.labels):
+            if label != IGNORED and place > 0:
+                sources.append(start + place - 1 if place > prefix else place - 1)
+                targets.append(label)
+        own = sample.input_ids[prefix:]
+        ids += own
+        positions += range(prefix, prefix + len(own))
+        owners += [row] * len(own)
+    owner = torch.tensor(owners)
+    mask = ((owner[:, None] == owner[None, :]) | (owner == -1)[None, :]).tril()[None, None]
+    return MicroBatch(
+        torch.tensor([ids]), torch.tensor([positions]), mask, torch.tensor(sources), torch.tensor(targets)
+    )
 
 
 def _packed(group: Sequence[Sample]) -> MicroBatch:
     ids = [token for sample in group for token in sample.input_ids]
     positions = [position for sample in group for position in range(len(sample.input_ids))]
     labels = [label for sample in group for label in (IGNORED, *sample.labels[1:])]
-    row = torch.tensor([labels])
-    sources, targets = _supervised(row)
+    sources, targets = _supervised(torch.tensor([labels]))
     return MicroBatch(torch.tensor([ids]), torch.tensor([positions]), None, sources, targets)
 
 
@@ -100,42 +152,52 @@ def _supervised(labels: Tensor) -> tuple[Tensor, Tensor]:
     return places - 1, flat[places]
 
 
-def token_loss(model: Any, batch: MicroBatch) -> Tensor:
-    """Sum of the losses of the supervised tokens, in nats; only positions before one of them reach the vocabulary."""
+def token_loss(model: Any, batch: MicroBatch, chunk: int | None = None) -> Tensor:
+    """Sum of the losses of the supervised tokens, in nats; only positions before one of them reach the vocabulary.
+
+    ``chunk``: at most so many positions of logits exist at a time, and are computed again for the gradient; for models
+    that `training_image.isolation.takes_chunks` has found to have a plain head.
+    """
+    if chunk is not None and len(batch.targets) > chunk:
+        return _chunked_loss(model, batch, chunk)
+    return token_losses(model, batch).sum()
+
+
+def token_losses(model: Any, batch: MicroBatch) -> Tensor:
+    """The loss of each supervised token in nats, ``[supervised]``."""
     width = batch.input_ids.shape[1]
     columns = torch.unique(batch.sources % width)
-    logits = model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=batch.attention_mask,
-        use_cache=False,
-        logits_to_keep=columns,
-    ).logits
+    logits = model(**_inputs(model, batch), logits_to_keep=columns).logits
     if logits.shape[1] != len(columns):  # a model without `logits_to_keep` gives them all
         logits = logits[:, columns]
     places = torch.searchsorted(columns, batch.sources % width)
     kept = logits[batch.sources // width, places].float()
-    return torch.nn.functional.cross_entropy(kept, batch.targets, reduction="sum")
+    return torch.nn.functional.cross_entropy(kept, batch.targets, reduction="none")
 
 
-def isolates(model: Any, samples: Sequence[Sample]) -> bool:
-    """Whether packed rows are kept apart on this very model: the losses of two rows packed and alone agree."""
-    pair = sorted(samples, key=lambda sample: len(sample.input_ids))[:2]
-    if len(pair) < 2:
-        return False
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            alone = [token_loss(model, _packed([sample]).to(model.device)) for sample in pair]
-            # The later row alone would show a leak; the first never can.
-            together = token_loss(model, _packed(pair).to(model.device))
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, TypeError, AttributeError):  # a model of its own mind about positions
-        return False
-    finally:
-        model.train(training)
-    expected = float(sum(alone))
-    allowed = 1e-4 if alone[0].dtype == torch.float32 and model.dtype == torch.float32 else 2e-2
-    return abs(float(together) - expected) <= allowed * max(1.0, abs(expected))
+def _chunked_loss(model: Any, batch: MicroBatch, chunk: int) -> Tensor:
+    causal = model.get_base_model()
+    head = causal.get_output_embeddings()
+    hidden = causal.get_decoder()(**_inputs(model, batch)).last_hidden_state.flatten(0, 1)[batch.sources]
+
+    def loss(part: Tensor, targets: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(head(part).float(), targets, reduction="sum")
+
+    total = torch.zeros((), device=hidden.device)
+    for part, targets in zip(hidden.split(chunk), batch.targets.split(chunk), strict=True):
+        total = total + checkpoint(loss, part, targets, use_reentrant=False)
+    return total
+
+
+def _inputs(model: Any, batch: MicroBatch) -> dict[str, Any]:
+    mask = batch.attention_mask
+    if mask is not None and mask.dim() == 4 and model.config._attn_implementation == "eager":
+        # Eager attention adds its mask to the scores; sdpa takes booleans.
+        lowest = torch.finfo(model.dtype).min
+        mask = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, lowest)
+    return {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "attention_mask": mask,
+        "use_cache": False,
+    }

@@ -1,15 +1,17 @@
 """Checkpoints: all that a start needs to go on exactly where another was killed.
 
-A checkpoint is a folder ``step-N`` that appears whole, by a rename, or not at all; the last two are kept. Finished
-evaluations are kept beside them, so that baselines are not computed twice.
+A checkpoint is one file, ``step-N.pt``, which appears whole, by a rename, or not at all: folders cannot be renamed on
+every bucket that is mounted as a disk, and a copy service may carry half of one. The last two are kept; a file that
+cannot be read is passed over for the one before. Finished evaluations are kept beside them, so that baselines are not
+computed twice.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import shutil
+import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from training_image.errors import InputError
 from training_image.evaluate import Evaluation, Outcome
+from training_image.progress import say
 
 _KEPT = 2
 
@@ -34,7 +37,12 @@ class Progress:
     best_value: float | None = None
     waited: int = 0
     """Validations since the best one."""
+    validated: int = 0
+    """The step of the last validation."""
+    validation_seconds: float = 0.0
+    """Seconds that the last validation took."""
     tokens: int = 0
+    """Tokens of all rows seen; a beginning that rows share counts in each."""
     supervised_tokens: int = 0
     seconds: float = 0.0
     resumed_from: int | None = None
@@ -44,68 +52,78 @@ class Progress:
     """Lines of metrics.jsonl."""
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a checkpoint holds."""
+
+    adapter: dict[str, Tensor]
+    best: dict[str, Tensor] | None
+    """The best adapter so far."""
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    progress: Progress
+
+
 class Checkpoints:
     """The checkpoint folder of one job."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         """``fingerprint`` tells jobs apart. Raises InputError where the folder belongs to another job."""
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / "job"
-        if mark.exists() and mark.read_text() != fingerprint:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            mark = folder / "job"
+            if not mark.exists():
+                _write(mark, fingerprint.encode())
+        except OSError as error:
+            hint = "Give another --checkpoints folder."
+            raise InputError(f"cannot write to {folder}: {error.strerror}", hint) from error
+        if not self.belongs(folder, fingerprint):
             raise InputError(
                 f"{folder} holds the checkpoints of another job", hint="Give an empty --checkpoints folder."
             )
-        if not mark.exists():
-            _write(mark, fingerprint)
 
-    def save(self, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, progress: Progress) -> None:
+    @staticmethod
+    def belongs(folder: Path, fingerprint: str) -> bool:
+        """Whether the folder holds checkpoints of this very job: an earlier start of it."""
+        mark = folder / "job"
+        return mark.is_file() and mark.read_text() == fingerprint
+
+    def save(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        scaler: Any,
+        progress: Progress,
+        best: dict[str, Tensor] | None,
+    ) -> None:
         """Save the state after ``progress.step`` steps."""
-        new = self.folder / "new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        torch.save(
-            {
-                "adapter": adapter_state(model),
-                "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(),
-                "random": torch.get_rng_state(),
-                "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            },
-            new / "state.pt",
-        )
-        (new / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)))
-        final = self.folder / f"step-{progress.step}"
-        shutil.rmtree(final, ignore_errors=True)
-        new.rename(final)
+        state = {
+            "adapter": adapter_state(model),
+            "best": best,
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+            "progress": json.dumps(dataclasses.asdict(progress)),
+        }
+        new = self.folder / "step.new"
+        with new.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.folder / f"step-{progress.step}.pt")
         for old in self._steps()[:-_KEPT]:
-            shutil.rmtree(old)
+            old.unlink()
 
-    def restore(self, model: Any, optimizer: torch.optim.Optimizer, scaler: Any) -> Progress:
-        """Go back to the last checkpoint; a fresh Progress where there is none."""
-        steps = self._steps()
-        if not steps:
-            return Progress()
-        state = torch.load(steps[-1] / "state.pt", map_location="cpu", weights_only=True)
-        load_adapter_state(model, state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        progress = Progress(**json.loads((steps[-1] / "progress.json").read_text()))
-        progress.resumed_from = progress.step
-        return progress
-
-    def save_best(self, model: Any) -> None:
-        """Keep the adapter as the best one so far."""
-        torch.save(adapter_state(model), self.folder / "best.new")
-        (self.folder / "best.new").replace(self.folder / "best.pt")
-
-    def restore_best(self, model: Any) -> None:
-        """Put the best adapter back."""
-        if (self.folder / "best.pt").exists():
-            load_adapter_state(model, torch.load(self.folder / "best.pt", map_location="cpu", weights_only=True))
+    def load(self) -> State | None:
+        """The last checkpoint that can be read; None where there is none."""
+        for path in reversed(self._steps()):
+            try:
+                told = torch.load(path, map_location="cpu", weights_only=True)
+            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+                say(f"the checkpoint {path.name} cannot be read, going back to the one before: {error}")
+                continue
+            return State(**{**told, "progress": Progress(**json.loads(told["progress"]))})
+        return None
 
     def evaluation(self, name: str) -> Evaluation | None:
         """An evaluation that an earlier start finished."""
@@ -126,7 +144,7 @@ class Checkpoints:
             {each.name: getattr(outcome, each.name) for each in dataclasses.fields(outcome)}
             for outcome in evaluation.outcomes
         ]
-        _write(self.folder / f"{evaluation.name}.json", json.dumps(told, default=str))
+        _write(self.folder / f"{evaluation.name}.json", json.dumps(told, default=str).encode())
 
     def number(self, name: str) -> float | None:
         """A number that an earlier start kept."""
@@ -135,11 +153,11 @@ class Checkpoints:
 
     def save_number(self, name: str, value: float) -> None:
         """Keep a number."""
-        _write(self.folder / f"{name}.number", repr(value))
+        _write(self.folder / f"{name}.number", repr(value).encode())
 
     def _steps(self) -> list[Path]:
-        found = [path for path in self.folder.glob("step-*") if path.is_dir()]
-        return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+        """From the first to the last."""
+        return sorted(self.folder.glob("step-*.pt"), key=lambda path: int(path.stem.partition("-")[2]))
 
 
 def adapter_state(model: Any) -> dict[str, Tensor]:
@@ -153,8 +171,7 @@ def load_adapter_state(model: Any, state: Mapping[str, Tensor]) -> None:
     set_peft_model_state_dict(model, dict(state))
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    with contextlib.suppress(FileNotFoundError):
-        new.replace(path)
+    new.write_bytes(content)
+    new.replace(path)

@@ -30,6 +30,8 @@ class Contract:
     """What the service sets by itself, with a value of the right shape."""
     argv: tuple[str, ...] = ("train",)
     user: str = "root"
+    output_lost_on_failure: bool = False
+    """Whether the output of a stopped or failed job is thrown away; its checkpoints are kept."""
     checkpoints_restored: bool = True
     """Whether a second start finds the checkpoints of the first."""
     max_hyperparameters: int | None = None
@@ -46,6 +48,7 @@ SAGEMAKER = Contract(
     output="/opt/ml/model",
     checkpoints="/opt/ml/checkpoints",
     failure_file="/opt/ml/output/failure",
+    output_lost_on_failure=True,
     environment={"TRAINING_JOB_NAME": "rehearsal", "AWS_REGION": "us-east-1"},
     max_hyperparameters=100,
     max_hyperparameter_length=2500,

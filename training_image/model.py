@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from training_image.errors import InputError
@@ -43,12 +44,12 @@ class Setting:
         return str(self.dtype).removeprefix("torch.")
 
 
-def choose(spec: Spec, data: Path) -> Setting:
+def choose(spec: Spec, data: Path, local_rank: int = 0) -> Setting:
     """Choose device, compute type and method; a folder ``model`` among the data is the base. Says why."""
     staged = data / spec.model.id
     local = staged if staged.is_dir() else Path(spec.model.id)
     source = str(local) if local.is_dir() else spec.model.id
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     dtype = _DTYPES[spec.model.dtype] if spec.model.dtype != "auto" else _best_dtype(device)
     attention = "sdpa" if spec.model.attention == "auto" else spec.model.attention
     method = spec.train.method if spec.train.method != "auto" else _method(source, spec.model.revision, device)
@@ -93,21 +94,30 @@ def add_adapter(model: Any, spec: Spec) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return adapted
+    return get_peft_model(model, config, autocast_adapter_dtype=True)  # lifts 16-bit adapter weights to fp32
 
 
-def load_adapter(setting: Setting, folder: Path) -> Any:
-    """A base loaded afresh with the saved adapter on it, ready to be evaluated."""
-    return PeftModel.from_pretrained(load_base(setting), str(folder)).eval()
+def load_adapter(base: Any, folder: Path) -> Any:
+    """A base with the saved adapter on it, read from its files, ready to be evaluated."""
+    return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
 def parameters(model: Any) -> int:
     """Number of the base's weights, as published (4-bit weights counted one by one)."""
     return int(model.num_parameters())
+
+
+def revision(model: Any) -> str | None:
+    """The commit of the hub that the base was loaded from; None for a local folder."""
+    commit: str | None = vars(model.config).get("_commit_hash")
+    return commit
+
+
+def adapter_bytes(model: Any, rank: int) -> int:
+    """Size of a LoRA adapter on all linear layers but the head, in fp32 (4-bit layers tell their true shape too)."""
+    head = model.get_output_embeddings()
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return sum(4 * rank * (layer.in_features + layer.out_features) for layer in linear)
 
 
 def learning_rate(spec: Spec, size: int) -> float:
@@ -147,7 +157,7 @@ def _config(source: str, revision: str | None) -> Any:
 def _load(factory: Any, setting: Setting, options: dict[str, Any]) -> Any:
     try:
         return factory.from_pretrained(setting.source, revision=setting.revision, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable(setting.source, error) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform as python_platform
 import shutil
@@ -20,8 +21,8 @@ from training_image.evaluate import Evaluation
 from training_image.spec import Spec
 
 SCHEMA = 1
-_NEEDED_BYTES = 256 << 20
-"""Free space below which a job is refused at its start."""
+_SPARE_BYTES = 128 << 20
+"""Room for all that is not the adapter: predictions, tokenizer, curves."""
 _PACKAGES = (
     *("torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers", "safetensors"),
     *("scikit-learn", "scipy", "sacrebleu", "rouge-score", "datasketch", "pydantic", "numpy"),
@@ -31,45 +32,47 @@ _PACKAGES = (
 class Outputs:
     """The output folder of one job, written by its main process."""
 
-    def __init__(self, folder: Path, job: str) -> None:
-        """Raises InputError for a folder that cannot be written, is nearly full or holds another job's results."""
+    def __init__(self, folder: Path, *, known: bool) -> None:
+        """``known``: an earlier start of this job may have written here.
+
+        Raises InputError for a folder that cannot be written, is nearly full or holds anything that is not this job's.
+        """
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".probe"
-            probe.write_bytes(b"")
-            probe.unlink()
+            (folder / ".probe").write_bytes(b"")
+            (folder / ".probe").unlink()
+            others = sorted(path.name for path in folder.iterdir() if path.name != "lost+found")
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}", "Give another --output folder.") from error
-        free = shutil.disk_usage(folder).free
-        if free < _NEEDED_BYTES:
-            hint = f"Free {_NEEDED_BYTES >> 20} MB or give another --output folder."
-            raise InputError(f"the disk of {folder} is full: {free >> 20} MB left", hint)
-        mark = folder / "result.json"
-        if mark.exists() and json.loads(mark.read_text()).get("job") != job:
-            raise InputError(f"{folder} holds the results of another job", "Give an empty --output folder.")
+        if others and not known:
+            raise InputError(
+                f"the output folder {folder} is not empty: it holds {others[0]}", "Give an empty --output folder."
+            )
+        require_space({folder: 0})
 
     def metrics(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl anew: after a resume it holds each step once."""
-        self._text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history))
+        self._text("metrics.jsonl", "".join(map(_line, history)))
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(_line(line))
 
     def predictions(self, evaluation: Evaluation) -> None:
         """Write ``predictions/NAME.jsonl``."""
         lines = [json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in evaluation.predictions]
         self._text(f"predictions/{evaluation.name}.jsonl", "".join(lines))
 
-    def adapter(self, model: Any, tokenizer: Any, template: str | None) -> Path:
+    def adapter(self, model: Any, tokenizer: Any, template: str | None, spec: Spec) -> Path:
         """Save adapter and tokenizer; ``template``: the chat template of a tokenizer that has none of its own."""
         folder = self.folder / "adapter"
         new = self.folder / "adapter.new"
         shutil.rmtree(new, ignore_errors=True)
         model.save_pretrained(str(new), safe_serialization=True)
         (new / "README.md").unlink(missing_ok=True)  # peft's empty card; ours stands one folder up
+        _normalise(new / "adapter_config.json", spec)
         if template is not None:
             tokenizer.chat_template = template
         tokenizer.save_pretrained(str(new))
@@ -89,12 +92,51 @@ class Outputs:
         manifest = {"schema": SCHEMA, "files": files, "environment": environment}
         self._text("manifest.json", json.dumps(manifest, indent=1))
 
+    def copy_to(self, folder: Path) -> None:
+        """Copy the tree as it is, the manifest last; for services that keep nothing of a failed job's output."""
+        for path in sorted(self.folder.rglob("*"), key=lambda path: path.name == "manifest.json"):
+            if path.is_file():
+                target = folder / path.relative_to(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target.with_name(target.name + ".new"))
+                target.with_name(target.name + ".new").replace(target)
+
     def _text(self, name: str, text: str) -> None:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(path.name + ".new")
         new.write_text(text, encoding="utf-8")
         new.replace(path)
+
+
+def require_space(needed: Mapping[Path, int]) -> None:
+    """Raise InputError where a folder's disk has less room than the bytes asked for, and some to spare."""
+    disks: dict[int, tuple[Path, int]] = {}
+    for folder, size in needed.items():
+        disk = folder.stat().st_dev
+        disks[disk] = (folder, size + disks.get(disk, (folder, 0))[1])
+    for folder, size in disks.values():
+        free, wanted = shutil.disk_usage(folder).free, size + _SPARE_BYTES
+        if free < wanted:
+            raise InputError(
+                f"the disk of {folder} has {free >> 20} MB left, the job needs {wanted >> 20} MB",
+                "Free some space, take a lower train.rank, or give other --output and --checkpoints folders.",
+            )
+
+
+def _normalise(config: Path, spec: Spec) -> None:
+    """The base model by its published name, not by a path of this machine; modules in an order of their own."""
+    told = json.loads(config.read_text())
+    told["base_model_name_or_path"] = spec.model.id
+    told["revision"] = spec.model.revision
+    told["target_modules"] = sorted(told["target_modules"])
+    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+def _line(values: Mapping[str, float]) -> str:
+    """A line of JSON; null stands for what is not a number (a loss that diverged)."""
+    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return json.dumps(finite) + "\n"
 
 
 def environment(seed: int) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from types import FrameType
 from training_image.contracts import CONTRACTS, Contract
 from training_image.errors import InputError, Stopped
 
-_STOPPED = "stopped during an evaluation; a next start takes up those that were finished"
-
 
 @dataclass(frozen=True, slots=True)
 class Platform:
@@ -34,7 +32,13 @@ class Platform:
     """Unix seconds at which the job must have ended."""
     rank: int = 0
     world_size: int = 1
+    local_rank: int = 0
+    """Position among the processes of this machine; its GPU."""
     failure_file: Path | None = None
+    failure_limit: int = 0
+    """Characters that the service takes of it."""
+    mirror: Path | None = None
+    """Where a copy of the output goes, for a service that keeps nothing of a stopped or failed job's output."""
 
     @property
     def main(self) -> bool:
@@ -70,6 +74,9 @@ def detect(flags: Mapping[str, str | None], environment: Mapping[str, str] | Non
         deadline=end,
         rank=int(env.get("RANK", "0")),
         world_size=int(env.get("WORLD_SIZE", "1")),
+        local_rank=int(env.get("LOCAL_RANK", "0")),
+        failure_limit=contract.failure_limit if contract else 0,
+        mirror=places["checkpoints"] / "output" if contract and contract.output_lost_on_failure else None,
         failure_file=Path(contract.failure_file) if contract and contract.failure_file else None,
     )
 
@@ -132,14 +139,14 @@ def hosts(environment: Mapping[str, str] | None = None) -> Hosts:
 
 
 class StopSignal:
-    """Remembers that a stop was asked for; where nothing has to be saved, ends the work at once.
+    """Hears SIGTERM and SIGINT: the work ends with Stopped at once, but where it is held, which then asks now and then.
 
     As PID 1 of a container a process gets no signal that it has no handler for, so the handlers are needed there too.
     """
 
     def __init__(self) -> None:
         self._asked = False
-        self._at_once = False
+        self._held = False
 
     def install(self) -> None:
         """Take SIGTERM and SIGINT; to be called in the main thread."""
@@ -147,20 +154,34 @@ class StopSignal:
         signal.signal(signal.SIGINT, self._handle)
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside, a stop raises Stopped wherever the work is."""
-        self._at_once = True
+    def held(self) -> Iterator[None]:
+        """Inside, a stop is only remembered: something is under way that must be saved first."""
+        self._held, before = True, self._held
         try:
-            if self._asked:
-                raise Stopped(_STOPPED)
             yield
         finally:
-            self._at_once = False
+            self._held = before
+        self._end_if_asked()
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside of `held`, a part that may be cut off anywhere."""
+        self._held, before = False, self._held
+        try:
+            self._end_if_asked()
+            yield
+        finally:
+            self._held = before
 
     def __bool__(self) -> bool:
         return self._asked
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        if self._at_once:
-            raise Stopped(_STOPPED)
+        first, self._asked = not self._asked, True
+        # A second signal must not cut off what the first one set going.
+        if first:
+            self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        if self._asked and not self._held:
+            raise Stopped("stopped; a next start takes up what was finished")

@@ -1,47 +1,65 @@
 """The training loop.
 
 A loop of our own on torch, not transformers' `Trainer`: an optimizer step here is a set of rows laid into as many
-packed micro-batches as memory asks for, its loss is the mean over the supervised tokens of the whole step (a mean of
-means was 27 % off), and a start goes on at any step with the trajectory unchanged. `Trainer` has a fixed number of
-micro-batches a step, and pads and keeps all logits. Everything below the loop is the libraries': peft, bitsandbytes'
-optimizers, torch's scaler and autocast.
+micro-batches as memory asks for, its loss is the mean over the supervised tokens of the whole step over all processes
+(a mean of means was 27 % off), a start goes on at any step with the trajectory unchanged, and a stop is heard between
+two micro-batches. `Trainer` has a fixed number of micro-batches a step, pads, keeps all logits, and writes checkpoints
+that a kill can leave half-written; so much of it would be replaced that the loop is the smaller part. Everything below
+the loop is the libraries': peft, bitsandbytes' optimizers, torch's scaler, autocast and checkpointing.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from training_image.batches import MicroBatch, isolates, micro_batches, step_order, supervised_tokens, token_loss
-from training_image.checkpoints import Checkpoints, Progress
+from training_image.batches import Layout, MicroBatch, micro_batches, step_order, supervised_tokens, token_loss
+from training_image.checkpoints import Checkpoints, Progress, adapter_state, load_adapter_state
 from training_image.data.examples import Sample
 from training_image.errors import Diverged, InputError, OutOfMemory, Stopped
+from training_image.isolation import choose_layout, takes_chunks
 from training_image.model import Setting
 from training_image.platform import StopSignal
+from training_image.processes import Processes
 from training_image.progress import emit_mapping, say
 from training_image.spec import Train
 
 Validate = Callable[[Any], tuple[str, float, dict[str, float]]]
-Report = Callable[[dict[str, float]], None]
+"""Name and value of the task metric on the validation rows, and lines for the curves; no curves: no rows."""
+Report = Callable[[Mapping[str, float]], None]
 
 _SMALLEST = 64
 """Tokens of the smallest micro-batch that is tried after an out-of-memory."""
+_HINT = "Lower train.learning_rate to a third, and look for broken rows with `ftlaunch check`."
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to validate, to save and to end."""
+    """When to validate and to end."""
 
     steps: int
     steps_per_epoch: int
     validate_every: int
     deadline: float | None
     """Unix seconds at which the training has to end, the final evaluation's time already taken off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the loop needs of the job around it."""
+
+    checkpoints: Checkpoints
+    validate: Validate
+    higher_is_better: bool
+    report: Report
+    """Takes each line of metrics.jsonl."""
+    stop: StopSignal
 
 
 def plan_steps(settings: Train, rows: int, deadline: float | None) -> Limits:
@@ -76,82 +94,137 @@ class Trainer:
         settings: Train,
         peak_rate: float,
         pad: int,
+        processes: Processes | None = None,
     ) -> None:
-        """``peak_rate``: the resolved learning rate. ``pad``: a token id for padding."""
+        """``peak_rate``: the resolved learning rate. ``pad``: a token id for padding.
+
+        Raises InputError where ``train.batching: packed`` is asked of a model that does not keep packed rows apart.
+        """
         self.model, self.samples, self.setting, self.settings = model, list(samples), setting, settings
-        self.peak_rate, self.pad = peak_rate, pad
+        self.peak_rate, self.pad, self.processes = peak_rate, pad, processes or Processes()
         self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
+        auto = "paged_adamw_8bit" if setting.device.type == "cuda" else "adamw"
+        self.optimizer_name = auto if settings.optimizer == "auto" else settings.optimizer
         self.optimizer = self._optimizer()
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype == torch.float16)
-        self.packed = self._packs()
-        self.micro_tokens = settings.micro_batch_tokens or (512 if setting.device.type == "cpu" else 8192)
+        self.layout = self._choose_layout()
+        self.chunk = takes_chunks(model, self.samples)
+        self.micro_tokens = settings.micro_batch_tokens or (1024 if setting.device.type == "cpu" else 8192)
+        self.checkpointing = False
+        self.best: dict[str, Tensor] | None = None
         if settings.checkpointing == "on":
             self._checkpoint_gradients()
 
-    def fit(
-        self,
-        limits: Limits,
-        checkpoints: Checkpoints,
-        validate: tuple[Validate, bool],
-        report: Report,
-        stop: StopSignal,
-        progress: Progress,
-    ) -> Progress:
+    def restore(self, checkpoints: Checkpoints) -> Progress:
+        """Go back to the last checkpoint; a fresh Progress where there is none."""
+        found = self.processes.from_first(checkpoints.load)
+        if found is None:
+            return Progress()
+        load_adapter_state(self.model, found.adapter)
+        self.optimizer.load_state_dict(found.optimizer)
+        self.scaler.load_state_dict(found.scaler)
+        self.best = found.best
+        found.progress.resumed_from = found.progress.step
+        return found.progress
+
+    def fit(self, limits: Limits, hooks: Hooks, progress: Progress) -> Progress:
         """Train to the end; the best adapter is in the model then.
 
-        ``validate``: the task metric on the validation rows, and whether higher is better. ``report`` takes each line
-        of metrics.jsonl. Raises Stopped after a save, Diverged, OutOfMemory.
+        Raises Stopped after a save, Diverged, OutOfMemory.
         """
-        saved = began = time.monotonic()
-        before = progress.seconds
-        while progress.stopped_by is None:
-            line = self._step(progress, limits)
-            progress.seconds = before + time.monotonic() - began
-            report(line)
-            progress.history.append(line)
-            _watch(progress.history)
-            self._show(line, progress, limits)
-            ended = progress.step >= limits.steps
-            if ended or progress.step % limits.validate_every == 0:
-                self._validate(progress, checkpoints, validate, report)
-            progress.stopped_by = self._end(progress, limits, ended)
-            due = time.monotonic() - saved >= 60 * self.settings.checkpoint_minutes
-            every = self.settings.checkpoint_steps
-            if stop or due or progress.stopped_by or (every and progress.step % every == 0):
-                checkpoints.save(self.model, self.optimizer, self.scaler, progress)
-                saved = time.monotonic()
-            if stop and not progress.stopped_by:
-                raise Stopped(f"stopped after step {progress.step} of {limits.steps}; a next start goes on from there")
-        checkpoints.restore_best(self.model)
+        with hooks.stop.held():
+            try:
+                self._loop(limits, hooks, progress)
+            except Stopped:
+                self.save(hooks.checkpoints, progress)
+                raise
+        if self.best is not None:
+            load_adapter_state(self.model, self.best)
         return progress
 
-    def _end(self, progress: Progress, limits: Limits, ended: bool) -> str | None:
-        if ended:
+    def resolved(self) -> dict[str, Any]:
+        """What ``auto`` and null of the job file have become."""
+        return {
+            "optimizer": self.optimizer_name,
+            "micro_batch_tokens": self.micro_tokens,
+            "batching": "padded" if self.layout == "padded" else "packed",
+            "checkpointing": "on" if self.checkpointing else "off",
+        }
+
+    def unload(self) -> Any:
+        """Take the adapter off; gives the base as it was. The trainer is of no use after that."""
+        if self.checkpointing:
+            self.model.gradient_checkpointing_disable()
+        return self.model.unload()
+
+    def save(self, checkpoints: Checkpoints, progress: Progress) -> None:
+        """Save the state between two steps."""
+        if self.processes.first:
+            checkpoints.save(self.model, self.optimizer, self.scaler, progress, self.best)
+
+    def _loop(self, limits: Limits, hooks: Hooks, progress: Progress) -> None:
+        saved = began = time.monotonic()
+        before, took = progress.seconds, 0.0
+        while progress.stopped_by is None:
+            if self._due(progress, limits, took):
+                self._validate(progress, limits, hooks)
+            progress.stopped_by = self._end(progress, limits, took)
+            progress.seconds = before + time.monotonic() - began
+            late = time.monotonic() - saved >= 60 * self.settings.checkpoint_minutes
+            every = self.settings.checkpoint_steps
+            if late or progress.stopped_by or (every and progress.step and progress.step % every == 0):
+                self.save(hooks.checkpoints, progress)
+                saved = time.monotonic()
+            if progress.stopped_by:
+                return
+            if self.processes.any(bool(hooks.stop)):
+                raise Stopped(f"stopped after step {progress.step} of {limits.steps}; a next start goes on from there")
+            start = time.monotonic()
+            line = self._step(progress, limits, hooks.stop)
+            took = time.monotonic() - start
+            progress.seconds = before + time.monotonic() - began
+            progress.history.append(line)
+            hooks.report(line)
+            _watch(progress.history, scaled=self.scaler.is_enabled())
+            self._show(line, progress, limits)
+
+    def _due(self, progress: Progress, limits: Limits, took: float) -> bool:
+        """Whether to validate now; a start that goes on makes up for a validation that the stop cut off."""
+        step = progress.step
+        if step == 0 or step == progress.validated:
+            return False
+        late = limits.deadline is not None and time.time() + progress.validation_seconds >= limits.deadline
+        return (step >= limits.steps or step % limits.validate_every == 0) and not self.processes.any(late)
+
+    def _end(self, progress: Progress, limits: Limits, took: float) -> str | None:
+        if progress.step >= limits.steps:
             return "max_steps" if limits.steps == self.settings.max_steps else "epochs"
         if self.settings.patience and progress.waited >= self.settings.patience:
             return "patience"
-        if limits.deadline is not None and time.time() >= limits.deadline:
-            return "deadline"
-        return None
+        late = limits.deadline is not None and time.time() + took >= limits.deadline
+        return "deadline" if self.processes.any(late) else None
 
-    def _validate(
-        self, progress: Progress, checkpoints: Checkpoints, validate: tuple[Validate, bool], report: Report
-    ) -> None:
-        _, value, curves = validate[0](self.model)
+    def _validate(self, progress: Progress, limits: Limits, hooks: Hooks) -> None:
+        start = time.monotonic()
+        with hooks.stop.at_once():
+            _, value, curves = hooks.validate(self.model)
+        progress.validation_seconds = time.monotonic() - start
+        progress.validated = progress.step
         if not curves:
             return
-        line: dict[str, float] = {"step": progress.step, **self._place(progress), **curves}
-        report(line)
+        line: dict[str, float] = {"step": progress.step, **self._place(progress, limits), **curves}
         progress.history.append(line)
+        hooks.report(line)
         emit_mapping("train", {"step": progress.step, **curves})
-        sign = 1 if validate[1] else -1
+        value = self.processes.of_first(value)  # all decide alike
+        sign = 1 if hooks.higher_is_better else -1
         if progress.best_value is None or sign * value > sign * progress.best_value:
             progress.best_step, progress.best_value, progress.waited = progress.step, value, 0
-            checkpoints.save_best(self.model)
+            self.best = adapter_state(self.model)
         else:
             progress.waited += 1
 
-    def _step(self, progress: Progress, limits: Limits) -> dict[str, float]:
+    def _step(self, progress: Progress, limits: Limits, stop: StopSignal) -> dict[str, float]:
         epoch, place = divmod(progress.step, limits.steps_per_epoch)
         size = self.settings.batch_size
         order = step_order(len(self.samples), epoch, self.settings.seed)[place * size : (place + 1) * size]
@@ -160,8 +233,11 @@ class Trainer:
         now = rate(progress.step, limits.steps, self.peak_rate, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = now
-        loss = self._gradients(rows, supervised)
+        # Dropout is a function of the step, so that a start that goes on needs no random state.
+        torch.manual_seed(hash((self.settings.seed, progress.step, self.processes.rank)))
+        loss = self.processes.sum(self._gradients(rows, supervised, stop))
         self.scaler.unscale_(self.optimizer)
+        self.processes.sum_gradients(self.parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -171,69 +247,83 @@ class Trainer:
         shown = {"train/loss": loss, "train/grad_norm": norm, "train/learning_rate": now}
         return {"step": progress.step, **self._place(progress, limits), **shown}
 
-    def _gradients(self, rows: Sequence[Sample], supervised: int) -> float:
-        """Mean loss of the step, its gradients accumulated. After an out-of-memory, again in smaller micro-batches."""
+    def _gradients(self, rows: Sequence[Sample], supervised: int, stop: StopSignal) -> float:
+        """This process's part of the step's mean loss, its gradients accumulated.
+
+        After an out-of-memory the step is begun again, with gradient checkpointing or in smaller micro-batches.
+        """
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             self.model.train()
             total = 0.0
+            batches = micro_batches(rows, self.micro_tokens, self.layout, self.pad)
             try:
-                for batch in micro_batches(rows, self.micro_tokens, self.packed, self.pad):
+                for batch in batches[self.processes.rank :: self.processes.size]:
+                    if stop and self.processes.alone:
+                        raise Stopped("stopped inside a step; a next start goes on from the step before")
                     total += self._backward(batch.to(self.setting.device), supervised)
             except torch.OutOfMemoryError as error:
-                torch.cuda.empty_cache()
-                if self.micro_tokens <= _SMALLEST:
-                    hint = (
-                        "Take a smaller model, train.method: qlora, train.checkpointing: on or a lower data.max_length."
-                    )
-                    raise OutOfMemory("one row does not fit into the device's memory", hint) from error
-                self.micro_tokens //= 2
-                say(f"out of memory: going on with micro-batches of {self.micro_tokens} tokens, same step")
+                self._ask_for_less(error)
                 continue
             return total
+
+    def _ask_for_less(self, error: torch.OutOfMemoryError) -> None:
+        """Raises OutOfMemory where there is nothing left to give up."""
+        torch.cuda.empty_cache()
+        if self.settings.checkpointing == "auto" and not self.checkpointing:
+            self._checkpoint_gradients()
+            say("out of memory: going on with gradient checkpointing, same step")
+        elif self.micro_tokens > _SMALLEST:
+            self.micro_tokens //= 2
+            say(f"out of memory: going on with micro-batches of {self.micro_tokens} tokens, same step")
+        else:
+            hint = "Take a smaller model, train.method: qlora, or a lower data.max_length."
+            raise OutOfMemory("one row does not fit into the device's memory", hint) from error
 
     def _backward(self, batch: MicroBatch, supervised: int) -> float:
         mixed = self.setting.dtype != torch.float32
         with torch.autocast(self.setting.device.type, self.setting.dtype, enabled=mixed):
-            loss = token_loss(self.model, batch) / supervised
+            loss = token_loss(self.model, batch, self.chunk) / supervised
         self.scaler.scale(loss).backward()
         return float(loss.detach())
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        name = self.settings.optimizer
-        if name == "auto":
-            name = "paged_adamw_8bit" if self.setting.device.type == "cuda" else "adamw"
+        name = self.optimizer_name
         options: dict[str, Any] = {"lr": self.peak_rate, "weight_decay": self.settings.weight_decay}
         if name == "adamw":
             return torch.optim.AdamW(self.parameters, **options)
-        from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 
         kind: dict[str, Any] = {"adamw_8bit": AdamW8bit, "paged_adamw_8bit": PagedAdamW8bit}
         made: torch.optim.Optimizer = kind[name](self.parameters, **options)
         return made
 
-    def _packs(self) -> bool:
-        wanted = self.settings.batching
-        if wanted == "padded":
-            return False
-        kept_apart = isolates(self.model, self.samples)
-        if wanted == "packed" and not kept_apart:
+    def _choose_layout(self) -> Layout:
+        if self.settings.batching == "padded":
+            return "padded"
+        layout = choose_layout(self.model, self.samples)
+        if self.settings.batching == "packed" and layout == "padded":
             raise InputError(
                 "train.batching: packed, but this model's attention lets packed rows see each other",
                 hint="Use train.batching: auto, or padded.",
             )
-        say("rows are packed end to end" if kept_apart else "rows are padded: packed ones would see each other")
-        return kept_apart
+        said = {
+            "shared": "rows are packed end to end behind the beginning that they share",
+            "packed": "rows are packed end to end",
+            "padded": "rows are padded: packed ones would see each other",
+        }
+        say(said[layout])
+        return layout
 
     def _checkpoint_gradients(self) -> None:
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model.enable_input_require_grads()
+        self.checkpointing = True
 
-    def _place(self, progress: Progress, limits: Limits | None = None) -> dict[str, float]:
-        per_epoch = limits.steps_per_epoch if limits else math.ceil(len(self.samples) / self.settings.batch_size)
-        return {"epoch": round(progress.step / per_epoch, 4), "time": round(time.time(), 3)}
+    def _place(self, progress: Progress, limits: Limits) -> dict[str, float]:
+        return {"epoch": round(progress.step / limits.steps_per_epoch, 4), "time": round(time.time(), 3)}
 
-    def _show(self, line: dict[str, float], progress: Progress, limits: Limits) -> None:
+    def _show(self, line: Mapping[str, float], progress: Progress, limits: Limits) -> None:
         left = progress.seconds / progress.step * (limits.steps - progress.step)
         shown = {"step": progress.step, "steps": limits.steps, "epoch": line["epoch"], "train/loss": line["train/loss"]}
         emit_mapping(
@@ -241,13 +331,17 @@ class Trainer:
         )
 
 
-def _watch(history: Sequence[dict[str, float]]) -> None:
-    """Raise Diverged for a loss that is no number, or far above where it began."""
-    losses = [line["train/loss"] for line in history if "train/loss" in line]
-    hint = "Lower train.learning_rate to a third, and look for broken rows with `ftlaunch check`."
-    if not math.isfinite(losses[-1]):
-        raise Diverged(f"the loss is {losses[-1]} at step {len(losses)}", hint)
+def _watch(history: Sequence[Mapping[str, float]], *, scaled: bool) -> None:
+    """Raise Diverged for a loss that is no number, or far above where it began.
+
+    ``scaled``: a scaler skips steps whose gradient overflows, so an infinite norm is no sign then.
+    """
+    lines = [line for line in history if "train/loss" in line]
+    losses, last = [line["train/loss"] for line in lines], lines[-1]
+    for name in ("train/loss", *(() if scaled else ("train/grad_norm",))):
+        if not math.isfinite(last[name]):
+            raise Diverged(f"{name} is {last[name]} at step {last['step']:.0f}", _HINT)
     if len(losses) >= 10:
-        first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
-        if last > 3 * first + 3:
-            raise Diverged(f"the loss rose from {first:.2f} to {last:.2f} by step {len(losses)}", hint)
+        first, recent = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
+        if recent > 3 * first + 3:
+            raise Diverged(f"the loss rose from {first:.2f} to {recent:.2f} by step {last['step']:.0f}", _HINT)
