@@ -11,6 +11,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 TEXT = [
     "the quick brown fox jumps over the lazy dog, and the dog sleeps on; good, bad or neither?",
     "Answer with one of: good, bad. system user assistant model\n\nQuestion: what is it?\n",
+    "empty lines\n\n\nmerge",
 ]
 
 

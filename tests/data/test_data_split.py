@@ -115,6 +115,19 @@ def test_a_leak_is_dropped_from_train_if_asked(tmp_path):
     assert rows[3]["text"] not in {row.text for row in splits.train}
 
 
+def test_a_validation_row_in_test_leaks_too(tmp_path):
+    rows = clean_rows(80)
+    write(tmp_path / "train.jsonl", rows[:40])
+    write(tmp_path / "validation.jsonl", rows[40:61])
+    write(tmp_path / "test.jsonl", rows[60:])
+    files = {"validation": "validation.jsonl", "test": "test.jsonl"}
+    with pytest.raises(DataError, match=r"1 inputs of validation stand in test too: validation\.jsonl: row 21"):
+        load_splits(make_spec(**files), tmp_path)
+    assert load_splits(make_spec(**files, on_leak="drop_train"), tmp_path).counts["validation"]["dropped"] == {
+        "leaked": 1
+    }
+
+
 def test_repeats_are_kept_unless_asked(tmp_path):
     rows = clean_rows(80)
     train = [*rows[:60], rows[5], {**rows[6], "label": "food"}]
