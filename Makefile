@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := 2.13.0
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint lock clean
 
 install: $(READY)
 
@@ -30,6 +30,11 @@ lint: install
 
 test: install lint
 	$(BIN)/pytest
+
+# The pins of the training image; needs pip-tools.
+lock: install
+	$(BIN)/pip install --quiet pip-tools
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/lock.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
