@@ -147,7 +147,8 @@ def test_a_missing_file_and_an_unknown_kind(tmp_path):
 
 
 def test_a_set_that_the_hub_does_not_give_is_an_input_error(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="hub:nobody/nothing-of-this-name:train: could not be loaded from the hub"):
         load_splits(make_spec(train="hub:nobody/nothing-of-this-name:train"), tmp_path)
 
