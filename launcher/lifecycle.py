@@ -68,6 +68,28 @@ def make_plan(file: JobFile, store: Store | None) -> Planned:
     return Planned(file, backend, content, attempt, plan, earlier)
 
 
+def check_data(planned: Planned, say: Say) -> None:
+    """Look at every row before a place with a bill does; a place without one looks itself, at once and for nothing.
+
+    Raises InputError for a job that cannot be trained on.
+    """
+    if not planned.backend.capabilities.billable_seconds or planned.live is not None:
+        return
+    try:
+        from training_image.data.check import check
+    except ModuleNotFoundError as error:
+        say(f"the data is not checked before the start: that needs {error.name} (pip install 'ftlaunch[local]')")
+        return
+    report = check(submission.with_own_paths(planned.file), Path.cwd())
+    for finding in report.findings:
+        if finding.level == "warning":
+            say(f"warning: {finding.message}")
+    errors = [finding for finding in report.findings if finding.level == "error"]
+    if errors:
+        message = "\n  ".join(f"{error.message} {error.hint}".strip() for error in errors)
+        raise InputError(f"the job cannot be trained on:\n  {message}", hint=f"ftlaunch check {planned.file.path}")
+
+
 def launch(planned: Planned, store: Store, output: Path | None, say: Say) -> Record:
     """Start the job, or find the one that is running already.
 

@@ -94,6 +94,14 @@ def spec_and_files(file: JobFile) -> tuple[Spec, dict[str, Path]]:
     return _spec(file), _files(file)
 
 
+def with_own_paths(file: JobFile) -> Spec:
+    """The spec with the user's own paths instead of staged names, for messages that name files as the user does."""
+    spec = _spec(file)
+    data = spec.data.model_copy(update={split: os.path.relpath(path) for split, path in file.data_files().items()})
+    model = spec.model if file.model_folder is None else spec.model.model_copy(update={"id": str(file.model_folder)})
+    return spec.model_copy(update={"data": data, "model": model})
+
+
 def _files(file: JobFile) -> dict[str, Path]:
     files = {_staged_name(split, path): path for split, path in file.data_files().items()}
     if file.model_folder is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
 
 import click
@@ -50,12 +53,32 @@ def _choice(record: Record) -> str:
     """d: detach, c: cancel, w: watch on."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return "d"
-    question = f"{record.job} goes on by itself. Detach, cancel it, or watch on?"
+    question = f"{record.job} goes on by itself. Detach, cancel it, or watch on? (d, c, w) [d]: "
     try:
-        answer: str = click.prompt(question, type=click.Choice(["d", "c", "w"]), default="d", err=True)
-    except (click.Abort, KeyboardInterrupt):
+        while (answer := _line(question)[:1].lower() or "d") not in "dcw":
+            common.say("please answer d, c or w")
+    except (EOFError, KeyboardInterrupt):
         return "d"
     return answer
+
+
+def _line(question: str) -> str:
+    """Ask for a line. Unlike `input`, it sees a Ctrl-C that comes in the moment before it waits."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        click.echo(question, nl=False, err=True)
+        while sys.stdin not in select.select([sys.stdin, reader], [], [])[0]:
+            os.read(reader, 1)  # a signal; if it was Ctrl-C, Python raises KeyboardInterrupt here
+        line = sys.stdin.readline()
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+    if not line:
+        raise EOFError
+    return line.strip()
 
 
 def _say_how_to_follow(record: Record) -> None:

@@ -60,6 +60,7 @@ def command(
         if resume and earlier is not None:
             record = lifecycle.resume(earlier, store, common.say)
         else:
+            lifecycle.check_data(planned, common.say)
             _ask(planned, yes)
             record = lifecycle.launch(planned, store, output, common.say)
         if detach:

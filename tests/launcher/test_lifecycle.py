@@ -404,3 +404,11 @@ def test_no_space_for_the_results_is_told_and_they_are_kept(ftlaunch, job, tmp_p
     finally:
         os.system(f"umount {disk}")
     assert Path(ftlaunch.json("fetch", "birds", "--output", "out")["output"]).is_dir()
+
+
+def test_a_place_with_a_bill_gets_no_job_that_cannot_be_trained_on(ftlaunch, job):
+    (job / "rows.jsonl").write_text('{"text": "a", "label": "b"}\nno json\n')
+    done = ftlaunch("run", job, "--backend", "billed", code=2)
+    assert "the job cannot be trained on" in done.stderr
+    assert "rows.jsonl: line 2 is not valid JSON" in done.stderr
+    assert ftlaunch.json("jobs") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import resource
 import subprocess
 import sys
@@ -68,18 +69,22 @@ def test_help_takes_little_memory(ftlaunch):
     assert int(done.stdout) <= 20 * 1024
 
 
-def test_a_dry_run_is_quick_and_imports_no_framework(ftlaunch):
+def test_a_dry_run_is_quick_and_imports_no_framework(ftlaunch, monkeypatch):
     write_job(ftlaunch.folder / "birds")
     arguments = ("run", "birds", "--backend", "local", "--dry-run")
     found = loaded(ftlaunch, *arguments)
     assert not found & {"torch", "transformers", "numpy", "boto3", "google", "azure", "docker", "rich"}
+
+    monkeypatch.chdir(ftlaunch.folder)
+    assert best(lambda: cpu_seconds(*arguments, environment=ftlaunch.environment)) <= 0.35
 
     def seconds() -> float:
         begin = time.perf_counter()
         ftlaunch(*arguments)
         return time.perf_counter() - begin
 
-    assert best(seconds) <= 0.35
+    if os.getloadavg()[0] < 0.7 * (os.cpu_count() or 1):  # others' work on this machine would be measured as well
+        assert best(seconds) <= 0.35
 
 
 def test_a_dry_run_opens_no_connection_and_starts_no_process(ftlaunch):

@@ -17,6 +17,7 @@ from backends.interface import (
     Backend,
     BackendError,
     BackendOptions,
+    Capabilities,
     Cursor,
     Finding,
     Handle,
@@ -112,6 +113,13 @@ class Scripted(Local):
             raise BackendError("connection reset by peer")
 
     calls: ClassVar[int] = 0
+
+
+class Billed(Scripted):
+    """The same, in a place that sends bills."""
+
+    name: ClassVar[str] = "billed"
+    capabilities: ClassVar[Capabilities] = Scripted.capabilities.model_copy(update={"billable_seconds": True})
 
 
 assert issubclass(Scripted, Backend)
