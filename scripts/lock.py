@@ -18,8 +18,6 @@ FOLDER = Path(__file__).parents[1] / "training_image"
 OPTIONS = ("--generate-hashes", "--strip-extras", "--no-annotate", "--allow-unsafe", "--quiet")
 SILENT = ("--no-header", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-options")
 HEAD = "# Made by `make lock` from requirements.in; torch has the hashes of its CPU build and of the index's own.\n"
-    "# Made by `make lock` from requirements.in; torch has the hashes of its CPU build and of the index's own build.\n"
-)
 
 
 def compiled() -> str:

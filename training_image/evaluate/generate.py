@@ -26,7 +26,7 @@ def generate(
     """
     if not prompts:
         return []
-    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+    settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
