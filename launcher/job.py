@@ -19,6 +19,7 @@ from backends import registry
 from backends.home import config_home
 from backends.interface import Resources
 from launcher import complaints, yamlfile
+from launcher.models_cache import local_model
 from training_image.errors import InputError
 from training_image.spec import ROLES, Data, Evaluate, Model, Section, Task, Tracking, Train
 
@@ -99,8 +100,10 @@ class JobFile:
 
     @property
     def model_folder(self) -> Path | None:
-        """The folder of a local base model; None for a hub id."""
-        return _model_folder(self.job.model.id, self.path.parent)
+        """The folder of a local base model, or of a hub id that was made ready here; None for another hub id."""
+        model = self.job.model
+        named = _model_folder(model.id, self.path.parent)
+        return local_model(model.id) if named is None and model.revision is None else named
 
     def data_files(self) -> dict[str, Path]:
         """The local data files by split; what comes from the hub is not among them."""
