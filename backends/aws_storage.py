@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import shutil
 import tarfile
@@ -52,10 +51,10 @@ class Store:
     def send_text(self, name: str, text: str) -> None:
         """Put a small file here, unless it is there with this very content."""
         content = text.encode()
-        digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        told = {"sha256": hashlib.sha256(content).hexdigest()}
         key = f"{self.prefix}/{name}"
-        if self._head(key).get("ChecksumSHA256") != digest:
-            call(self.s3.put_object, Bucket=self.bucket, Key=key, Body=content, ChecksumSHA256=digest)
+        if self._head(key).get("Metadata") != told:
+            call(self.s3.put_object, Bucket=self.bucket, Key=key, Body=content, Metadata=told)
 
     def size(self, key: str) -> int | None:
         """Bytes of an object; None if it is not there."""
@@ -92,7 +91,7 @@ class Store:
 
     def _head(self, key: str) -> Json:
         try:
-            head: Json = call(self.s3.head_object, Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            head: Json = call(self.s3.head_object, Bucket=self.bucket, Key=key)
         except AwsError as error:
             if error.code in ("404", "NoSuchKey", "NotFound"):
                 return {}

@@ -78,7 +78,10 @@ class Machine:
         return self.container.attrs["Image"]
 
     def running(self) -> bool:
-        self.container.reload()
+        try:
+            self.container.reload()
+        except NotFound:
+            return False
         return self.container.status in ("created", "running")
 
     def wait(self, seconds: float) -> int | None:

@@ -32,6 +32,7 @@ class Training:
             "DescribeTrainingJob": self.describe,
             "StopTrainingJob": self.stop,
             "ListTrainingJobs": self.list,
+            "Search": self.search,
             "ListTags": self.list_tags,
             "AddTags": self.add_tags,
         }
@@ -83,6 +84,23 @@ class Training:
         ]
         more = {"NextToken": str(start + size)} if start + size < len(found) else {}
         return {"TrainingJobSummaries": summaries, **more}
+
+    def search(self, content: dict) -> dict:
+        """By tags that must be there, which is all that is served here of the service's expressions."""
+        if content["Resource"] != "TrainingJob":
+            raise Refused("ValidationException", "only training jobs are here")
+        wanted = content.get("SearchExpression", {}).get("Filters", [])
+        if any(not each["Name"].startswith("Tags.") or each.get("Operator") != "Exists" for each in wanted):
+            raise Refused("ValidationException", "only filters Tags.KEY Exists are served here")
+        keys = {each["Name"].removeprefix("Tags.") for each in wanted}
+        found = sorted((job for job in self.jobs.values() if keys <= job.tags.keys()), key=lambda job: -job.created)
+        start, size = int(content.get("NextToken") or 0), content.get("MaxResults", 10)
+        results = [
+            {"TrainingJob": job.description() | {"Tags": [{"Key": k, "Value": v} for k, v in job.tags.items()]}}
+            for job in found[start : start + size]
+        ]
+        more = {"NextToken": str(start + size)} if start + size < len(found) else {}
+        return {"Results": results, **more}
 
     def list_tags(self, content: dict) -> dict:
         return {"Tags": [{"Key": key, "Value": value} for key, value in self._by_arn(content).tags.items()]}
