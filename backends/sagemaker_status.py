@@ -59,13 +59,14 @@ def status(job: Json) -> Status:
     state = STATES.get(native, State.UNKNOWN)
     reason: Reason | None = None
     message = str(job.get("FailureReason") or _last_message(job))
-    if native in ("InProgress", "Stopped"):
-        # A value of a newer service than these tables knows only its first word.
+    if native == "InProgress":
+        # Of a newer service's values only the first word is known; an end is told by the status alone.
         state, reason = SECONDARY.get(secondary, (state, None))
-        if native == "InProgress" and (state.ended or state is State.STOPPING):
+        if state.ended or state is State.STOPPING:
             state, reason = State.RUNNING, None
-        if native == "Stopped" and not state.ended:
-            state, reason = State.CANCELLED, Reason.USER
+    elif native == "Stopped":
+        ended, why = SECONDARY.get(secondary, (state, None))
+        state, reason = (ended, why) if ended is State.FAILED and why else (state, Reason.USER)
     elif native == "Failed":
         reason = failure(message)
     if secondary == "MaxRuntimeExceeded":
