@@ -34,6 +34,7 @@ def demo_model(folder: Path) -> Path:
     model.save_pretrained(str(new))
     AutoTokenizer.from_pretrained(str(weights.parent), gguf_file=weights.name).save_pretrained(str(new))
     try:
+        new.chmod(0o755)  # as any folder; mkdtemp made it private
         new.rename(folder)
     except OSError:  # another process was quicker
         shutil.rmtree(new, ignore_errors=True)
