@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Run, run_job, write_job
+from tests.end_to_end.conftest import Run, ftlaunch, run_job, write_job  # noqa: F401
 from tests.tiny_model import tasks
 
 
