@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.clouds.gateway import Gateway, Request, Response, forward
+from tests.clouds.gateway import Gateway, Request, Response, Tally, forward
 
 HOSTS = Path("/etc/hosts")
 CERTIFICATES = Path("/etc/docker/certs.d")
@@ -47,7 +47,7 @@ class Front:
     def __init__(self, gateway: Gateway, host: str, prefix: str, allow: Allow) -> None:
         """``prefix``: the path below which the account's repositories lie in the real registry."""
         self.host, self.prefix, self.allow = host, prefix, allow
-        self.bytes_received = 0
+        self.received = Tally()
         gateway.route(re.escape(host), self.serve)
 
     def local(self, repository: str) -> str:
@@ -108,7 +108,7 @@ class Front:
 
     def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            self.bytes_received += len(piece)
+            self.received.add(len(piece))
             yield piece
 
 

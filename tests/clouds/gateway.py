@@ -45,6 +45,18 @@ class Response:
     """Break the connection off after so many bytes of the body."""
 
 
+class Tally:
+    """A sum that many threads add to."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._lock = threading.Lock()
+
+    def add(self, number: int) -> None:
+        with self._lock:
+            self.value += number
+
+
 Serve = Callable[[Request], Response]
 
 

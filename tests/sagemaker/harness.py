@@ -38,7 +38,7 @@ class SageMakerHarness(Harness):
         return Census(started=len(jobs), running=sum(job.running() for job in jobs))
 
     def bytes_sent(self) -> int:
-        return self.cloud.bytes_received + self.cloud.front.bytes_received
+        return self.cloud.received.value + self.cloud.front.received.value
 
     def levers(self) -> Levers:
         return Levers(

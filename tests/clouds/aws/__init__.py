@@ -25,7 +25,7 @@ from tests.clouds.aws.rights import ROOT, Rights
 from tests.clouds.aws.training import Refused, Training
 from tests.clouds.containers import GATEWAY, network
 from tests.clouds.front import known_to_engine
-from tests.clouds.gateway import Gateway, Request, Response, forward
+from tests.clouds.gateway import Gateway, Request, Response, Tally, forward
 
 ENGINE_ADDRESS = "127.61.13.7"
 """Where the engine of this machine finds the registry's host: a loopback address that is used for nothing else."""
@@ -58,7 +58,10 @@ class Aws:
         stack.callback(self.moto.stop)
         self.calls: list[calls.Call] = []
         self.denied: list[tuple[str, str, str]] = []
-        self.bytes_received = 0
+        self.role_used: set[tuple[str, str]] = set()
+        """(role, action) of what was done for the jobs."""
+        self.received, self.sent = Tally(), Tally()
+        """Bytes of data that came into the buckets, and that went out."""
         self.troubles = Troubles()
         self.grace_seconds = 120.0
         self.starting_seconds = 0.2
@@ -128,11 +131,24 @@ class Aws:
         if self.troubles.drop and self.troubles.calls % 2:  # it was done, and nobody is told
             body = response.body if isinstance(response.body, bytes) else b"".join(response.body)
             response.body, response.cut_after = body, len(body) // 2
+        if call.operation == "GetObject":
+            response.body = self._counted(response.body)
         return response
+
+    def _counted(self, body: bytes | Iterator[bytes]) -> bytes | Iterator[bytes]:
+        if isinstance(body, bytes):
+            self.sent.add(len(body))
+            return body
+        return self._counted_pieces(body)
+
+    def _counted_pieces(self, body: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in body:
+            self.sent.add(len(piece))
+            yield piece
 
     def _answer(self, request: Request, call: calls.Call) -> Response:
         if call.service == "s3" and call.operation == "PutObject":
-            self.bytes_received += len(request.body)
+            self.received.add(len(request.body))
         try:
             if call.service == "sagemaker":
                 return _json(self.training.answer(call.operation, call.content))

@@ -53,6 +53,11 @@ class Images:
         except self.ecr.exceptions.RepositoryNotFoundException:
             return False
 
+    def arn(self, uri: str) -> str:
+        """The repository of an image."""
+        name = uri.removeprefix(f"{self.host}/").partition("@")[0].partition(":")[0]
+        return f"arn:aws:ecr:{self.cloud.region}:{self.cloud.account}:repository/{name}"
+
     def _allow(self, user: str, key: str, operation: str, repository: str) -> bool:
         if user != "AWS" or not self.cloud.rights.known(key):
             return False
@@ -60,6 +65,6 @@ class Images:
             return True
         if operation not in RIGHTS or not self._repository(repository):
             return False
-        arn = f"arn:aws:ecr:{self.cloud.region}:{self.cloud.account}:repository/{repository}"
+        arn = self.arn(f"{self.host}/{repository}")
         self.used.add((key, RIGHTS[operation], arn))
         return self.cloud.rights.allowed(key, RIGHTS[operation], arn)

@@ -190,7 +190,11 @@ class Job(threading.Thread):
             (folder / file).write_text(json.dumps(content))
 
     def _start_machines(self, hosts: list[Path]) -> None:
-        image = self.cloud.training.image(self.request["AlgorithmSpecification"]["TrainingImage"])
+        uri = self.request["AlgorithmSpecification"]["TrainingImage"]
+        image = self.cloud.training.image(uri)
+        self._as_role("ecr:GetAuthorizationToken", "*")
+        for action in ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"):
+            self._as_role(action, self.cloud.images.arn(uri))
         self.cloud.engine.images.pull(image)
         self.image = image
         key = secrets.token_hex(8)
@@ -199,6 +203,14 @@ class Job(threading.Thread):
         life = []
         for root in hosts:
             name = root.parent.name.partition("-")[2]
+            for action in (
+                "logs:CreateLogGroup",
+                "logs:DescribeLogStreams",
+                "logs:CreateLogStream",
+                "logs:PutLogEvents",
+            ):
+                self._as_role(action, f"arn:aws:logs:{self.cloud.region}:{self.cloud.account}:log-group:{LOG_GROUP}:*")
+            self._as_role("cloudwatch:PutMetricData", "*")
             stream = self.logs.open(f"{self.name}/{name}-{stamp}")
             mounts = {
                 "/opt/ml": (root, "rw"),
@@ -302,7 +314,14 @@ class Job(threading.Thread):
                 self._artifact = f"{base}/{name}"
 
     def _bucket(self, uri: str) -> Bucket:
-        return Bucket(self.cloud.s3, *split_uri(uri))
+        return Bucket(self.cloud.s3, *split_uri(uri), self._as_role)
+
+    def _as_role(self, action: str, resource: str) -> None:
+        """What the service does for a job it does as the job's role."""
+        role = self.request["RoleArn"]
+        self.cloud.role_used.add((role, action))
+        if not self.cloud.rights.role_allows(role, action, resource):
+            raise Failed(f"ClientError: AccessDenied: {role} is not authorized to perform {action} on {resource}")
 
     def _enter(self, secondary: str, message: str) -> None:
         now = time.time()
