@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from backends import registry
-from backends.interface import Backend, BackendError, State
+from backends.interface import Backend, BackendError, Reason, State
 from launcher import lifecycle
 from launcher.store import Record, Store
 from training_image.errors import InputError
@@ -122,5 +122,7 @@ def asked(backend: Backend) -> contextlib.AbstractContextManager[None]:
 
 
 def code_of(record: Record) -> int:
-    """The exit code that a followed job gives."""
-    return 0 if record.state is State.SUCCEEDED else FAILED
+    """The exit code that a followed job gives; wrong input is that, whether we saw it first or the job did."""
+    if record.state is State.SUCCEEDED:
+        return 0
+    return WRONG_INPUT if record.reason is Reason.BAD_DATA else FAILED

@@ -218,7 +218,7 @@ def test_a_live_job_without_credentials_is_told_as_last_seen(ftlaunch):
 
 
 @pytest.mark.parametrize(
-    ("do", "reason", "code"), [("bad", "BAD_DATA", 1), ("memory", "OUT_OF_MEMORY", 1), ("nothing", "UNKNOWN", 1)]
+    ("do", "reason", "code"), [("bad", "BAD_DATA", 2), ("memory", "OUT_OF_MEMORY", 1), ("nothing", "UNKNOWN", 1)]
 )
 def test_a_failed_job_has_its_reason(ftlaunch, do, reason, code):
     told = ftlaunch.json("run", write_job(ftlaunch.folder / "birds", do=do), code=code)
@@ -412,3 +412,12 @@ def test_a_place_with_a_bill_gets_no_job_that_cannot_be_trained_on(ftlaunch, job
     assert "the job cannot be trained on" in done.stderr
     assert "rows.jsonl: line 2 is not valid JSON" in done.stderr
     assert ftlaunch.json("jobs") == []
+
+
+def test_a_secret_may_come_from_the_keyring(ftlaunch, tmp_path):
+    job = write_job(ftlaunch.folder / "birds", top={"secrets": ["MY_TOKEN"]})
+    (tmp_path / "ring").mkdir()
+    ring = "def get_password(service, name): return f'{service}-{name}-value'\n"
+    (tmp_path / "ring" / "keyring.py").write_text(ring)
+    path = os.pathsep.join([str(tmp_path / "ring"), ftlaunch.environment["PYTHONPATH"]])
+    assert "the token is ***" in ftlaunch("run", job, PYTHONPATH=path).stderr
