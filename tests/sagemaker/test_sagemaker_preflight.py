@@ -11,7 +11,6 @@ from backends.sagemaker import SageMaker
 from tests.sagemaker.conftest import MACHINE, TRUST
 from tests.sagemaker.test_sagemaker_request import submission
 
-
 NOTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
 
 
