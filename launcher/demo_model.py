@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,12 +17,29 @@ DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Its hub id; made ready under `launcher.models_cache.folder_of`, it needs no hub for any command."""
 
 
+def made_apart() -> Path:
+    """The checkpoint's folder, made by a process of its own: torch and the weights leave the memory with it.
+
+    Raises InputError with what the process complained of.
+    """
+    folder = folder_of(DEMO_MODEL)
+    if not _done(folder):
+        _weights()
+        made = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=False)
+        if made.returncode:
+            last = (made.stderr.strip().splitlines() or ["no word"])[-1]
+            raise InputError(
+                f"the demo's model could not be made: {last}", hint=f"Run python -m {__name__} to see more."
+            )
+    return folder
+
+
 def demo_model(folder: Path) -> Path:
     """Write the checkpoint into ``folder`` (540 MB, 20 s), or find it there; returns the folder.
 
     Raises InputError, with the command to run, where the package is not installed.
     """
-    if (folder / "config.json").exists():
+    if _done(folder):
         return folder
     weights = _weights()
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -38,9 +57,13 @@ def demo_model(folder: Path) -> Path:
         new.rename(folder)
     except OSError:  # another process was quicker
         shutil.rmtree(new, ignore_errors=True)
-        if not (folder / "config.json").exists():
+        if not _done(folder):
             raise
     return folder
+
+
+def _done(folder: Path) -> bool:
+    return (folder / "config.json").exists()
 
 
 def _weights() -> Path:

@@ -18,14 +18,13 @@ def command(ctx: click.Context, as_json: bool) -> int:
 
     It takes some minutes on two cores, and shows what a job's end looks like.
     """
-    from launcher.demo_model import DEMO_MODEL, demo_model
-    from launcher.models_cache import folder_of
+    from launcher.demo_model import made_apart
     from training_image.errors import InputError
 
     job = Path(__file__).parents[2] / "examples" / "definitions"
     if not job.is_dir():
         raise InputError(f"the examples are not at {job}", hint="run the demo in a clone of the repository")
     with common.asked(common.local()):
-        model = demo_model(folder_of(DEMO_MODEL))
+        model = made_apart()
     code: int = ctx.invoke(run, job=str(job), backend="local", sets=(f"model.id={model}",), as_json=as_json, yes=True)
     return code
