@@ -127,7 +127,9 @@ class Store:
             raise InputError(f"{path} was written by a newer ftlaunch", hint="update ftlaunch")
         if version == len(_MIGRATIONS):
             return
-        self.connection.execute("PRAGMA journal_mode = WAL")
+        # SQLite answers "locked" at once, without waiting, where two connections turn WAL on together.
+        with self.lock("migration"):
+            self.connection.execute("PRAGMA journal_mode = WAL")
         with self._transaction():
             (version,) = self.connection.execute("PRAGMA user_version").fetchone()  # another may have been faster
             for script in _MIGRATIONS[version:]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -77,6 +78,8 @@ def load_base(setting: Setting) -> Any:
         # The very weights that NF4 stands for, written out once: same adapter, no dequantising in every step.
         model = model.dequantize()
         model = model.to(setting.dtype)
+    elif setting.method == "qlora" and setting.device.type == "cpu":
+        _keep_exact_kernels(model)
     model.requires_grad_(False)
     model.config.use_cache = True
     return model
@@ -167,6 +170,14 @@ def _unloadable(source: str, error: Exception) -> InputError:
         f"the model {source} cannot be loaded: {reason}",
         hint="Check model.id and model.revision; a hub model needs a network, a gated one HF_TOKEN among `secrets`.",
     )
+
+
+def _keep_exact_kernels(model: Any) -> None:
+    """Forbid bitsandbytes' kernel for AVX-512 BF16: it rounds to bf16, gives no gradient (training on would be silently
+    wrong), and a weight that was once repacked for it by an evaluation stays so."""
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _fits_dequantised(model: Any) -> bool:
