@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
 from tests.end_to_end.conftest import Run, run_job, write_job
-from tests.tiny_model import tasks
+from tests.tiny_model import MODEL, tasks
 
 EVALUATIONS = ("classical", "zero_shot", "few_shot", "tuned")
 
@@ -100,3 +102,20 @@ def test_a_repeated_command_runs_a_new_attempt_and_reuse_shows_the_old(
     assert shown["state"] == "SUCCEEDED"
     planned = json.loads(ftlaunch("run", output.parent, "--dry-run", "--json").stdout)
     assert planned["job"] != result["job"]
+
+
+def test_an_independent_script_finds_the_same(finished: tuple[Path, dict[str, Any]]) -> None:
+    """Baselines and tuned model by plain transformers and peft, each label scored alone, from the files of the job."""
+    output, result = finished
+    script = Path(__file__).with_name("independent_few_shot.py")
+    assert len([line for line in script.read_text().splitlines() if line.strip()]) <= 40
+    done = subprocess.run(
+        [sys.executable, script, MODEL, output.parent, output], capture_output=True, text=True, check=True, timeout=400
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [line["name"] for line in found] == ["zero_shot", "few_shot", "tuned"]
+    for line in found:
+        told = result["evaluations"][line["name"]]["metrics"]["macro_f1"]
+        assert line["macro_f1"] == pytest.approx(told, abs=0.02), line["name"]
+    said = [row["prediction"] for row in lines(output / "predictions" / "tuned.jsonl")]
+    assert found[-1]["chosen"] == said
