@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,24 +46,38 @@ def test_a_group_harmed_by_tuning_is_named(ftlaunch: Run, tmp_path: Path) -> Non
     assert radio["tuned"]["metrics"]["macro_f1"] < radio["zero_shot"]["metrics"]["macro_f1"]
 
 
-def codes(ftlaunch: Run, folder: Path, code: int | None = None) -> dict[str, dict[str, object]]:
+def codes(ftlaunch: Run, folder: Path, code: int | None = None) -> dict[str, dict[str, Any]]:
     report = json.loads(ftlaunch("check", write_job(folder), "--json", code=code).stdout)
     return {finding["code"]: finding for finding in report["findings"]}
 
 
 PLANTED = {
-    "suspect_labels": {"flipped": 0.1},
-    "shortcut": {"shortcut": "animal"},
+    "shortcut_token": {"shortcut": "animal"},
     "leak": {"leaked": 5},
 }
 
 
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_planted_fault_is_found(ftlaunch: Run, tmp_path: Path, fault: str) -> None:
-    folder = tasks.write(tmp_path / fault, "sorts", **PLANTED[fault])
-    assert fault in codes(ftlaunch, folder)
+    assert fault in codes(ftlaunch, tasks.write(tmp_path / fault, "sorts", **PLANTED[fault]))
+
+
+DEFINITIONS = Path(__file__).parents[2] / "examples" / "definitions"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_flipped_labels_are_found_in_real_data_and_none_where_there_are_none(
+    ftlaunch: Run, tmp_path: Path, share: float
+) -> None:
+    for split in ("train", "validation", "test"):
+        rows = [json.loads(line) for line in (DEFINITIONS / f"{split}.jsonl").read_text().splitlines()]
+        if split == "train":
+            rows, flipped = tasks.flip_labels(rows, share, seed=1)
+        tasks.write_jsonl(tmp_path / f"{split}.jsonl", rows)
+    finding = codes(ftlaunch, tmp_path, code=0).get("suspect_label")
+    assert (finding is not None) == bool(flipped)
 
 
 def test_clean_data_raises_none_of_them(ftlaunch: Run, tmp_path: Path) -> None:
     found = codes(ftlaunch, tasks.write(tmp_path / "clean", "sorts"), code=0)
-    assert not found.keys() & PLANTED.keys()
+    assert not found.keys() & {*PLANTED, "suspect_label"}
