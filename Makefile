@@ -1,11 +1,12 @@
 # make demo: sets everything up and runs the main job on real data on this machine
 # make test: sets up and passes the tests
+# make proof: the long walk with the real small model; writes docs/proof
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := 2.13.0
 
-.PHONY: install demo test lint lock clean
+.PHONY: install demo test proof lint lock clean
 
 install: $(READY)
 
@@ -30,6 +31,9 @@ lint: install
 
 test: install lint
 	$(BIN)/pytest
+
+proof: install
+	$(BIN)/python -m proof.real_model
 
 # The pins of the training image; needs pip-tools.
 lock: install

@@ -99,6 +99,12 @@ class JobFile:
         return _located(text, self.path.parent)
 
     @property
+    def base_model(self) -> str:
+        """What the base model is called in results: the hub id as it was written, or the folder's whole path."""
+        named = _model_folder(self.job.model.id, self.path.parent)
+        return self.job.model.id if named is None else str(named)
+
+    @property
     def model_folder(self) -> Path | None:
         """The folder of a local base model, or of a hub id that was made ready here; None for another hub id."""
         model = self.job.model

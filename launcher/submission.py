@@ -47,7 +47,7 @@ def content(file: JobFile, backend: Backend, store: Store | None) -> Content:
     spec = _spec(file)
     image = _image(file, backend) if backend.capabilities.image else None
     decisive = {
-        "spec": spec.model_dump(mode="json", by_alias=True, exclude={"job"}),
+        "spec": spec.model_dump(mode="json", by_alias=True, exclude={"job", "base"}),
         "files": digests,
         "image": image,
         "backend": backend.name,
@@ -128,6 +128,7 @@ def _spec(file: JobFile) -> Spec:
     return Spec(
         schema=1,
         job=file.stem,
+        base=file.base_model,
         model=model,
         data=job.data.model_copy(update=sources),
         task=job.task,

@@ -127,7 +127,7 @@ def require_space(needed: Mapping[Path, int]) -> None:
 def _normalise(config: Path, spec: Spec) -> None:
     """The base model by its published name, not by a path of this machine; modules in an order of their own."""
     told = json.loads(config.read_text())
-    told["base_model_name_or_path"] = spec.model.id
+    told["base_model_name_or_path"] = spec.base_model
     told["revision"] = spec.model.revision
     told["target_modules"] = sorted(told["target_modules"])
     config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")

@@ -111,7 +111,7 @@ def _run(job: Run, baselines_only: bool) -> None:
         base = models.load_base(job.setting)
     job.parameters = models.parameters(base)
     job.revision = models.revision(base) or job.spec.model.revision
-    emit("load", model=job.spec.model.id, device=str(job.setting.device), dtype=job.setting.dtype_name)
+    emit("load", model=job.spec.base_model, device=str(job.setting.device), dtype=job.setting.dtype_name)
     if not baselines_only:
         _require_space(job, base)
     early, end = job.processes.from_first(lambda: _baselines(job, base, baselines_only))
@@ -271,7 +271,7 @@ def _finish(
     result = {
         "job": spec.job,
         "task": {"type": spec.task.type, "metric": spec.task.metric_name},
-        "model": {"id": spec.model.id, "revision": job.revision, "parameters": job.parameters},
+        "model": {"id": spec.base_model, "revision": job.revision, "parameters": job.parameters},
         "method": job.setting.method,
         "seed": spec.train.seed,
         "settings": used,

@@ -177,12 +177,18 @@ class Spec(Section):
 
     schema_: Literal[1] = Field(1, alias="schema", description="Version of this file.")
     job: str = Field(description="The job's name, STEM-xxxxxxxx.")
+    base: str | None = Field(None, description="What the user calls a base model that was staged: hub id or folder.")
     model: Model
     data: Data
     task: Task
     train: Train = Field(default_factory=Train)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     tracking: Tracking = Field(default_factory=Tracking)
+
+    @property
+    def base_model(self) -> str:
+        """The base model's name for people and for the adapter's own record, never a staged path."""
+        return self.base or self.model.id
 
     @model_validator(mode="after")
     def _roles_are_known(self) -> Spec:

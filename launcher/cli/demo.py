@@ -25,6 +25,6 @@ def command(ctx: click.Context, as_json: bool) -> int:
     if not job.is_dir():
         raise InputError(f"the examples are not at {job}", hint="run the demo in a clone of the repository")
     with common.asked(common.local()):
-        model = made_apart()
-    code: int = ctx.invoke(run, job=str(job), backend="local", sets=(f"model.id={model}",), as_json=as_json, yes=True)
+        made_apart()
+    code: int = ctx.invoke(run, job=str(job), backend="local", as_json=as_json, yes=True)
     return code

@@ -48,6 +48,8 @@ def test_the_tree_is_whole(finished: tuple[Path, dict[str, Any]]) -> None:
         assert (output / name).stat().st_size > 0
     assert (output / "adapter" / "adapter_model.safetensors").exists()
     assert list((output / "tensorboard").rglob("events.*"))
+    assert result["model"]["id"] == str(MODEL)  # not where it was staged
+    assert json.loads((output / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(MODEL)
     manifest = json.loads((output / "manifest.json").read_text())
     for name, entry in manifest["files"].items():
         content = (output / name).read_bytes()
