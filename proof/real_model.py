@@ -6,6 +6,7 @@ Usage: python -m proof.real_model; exits with 1 where a promise does not hold; w
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import os
 import platform
@@ -16,8 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from sklearn.metrics import f1_score
 
+from launcher.cli.summary import table
 from launcher.demo_model import DEMO_MODEL, made_apart
 
 ROOT = Path(__file__).parents[1]
@@ -43,12 +46,21 @@ def main() -> int:
         result = json.loads((output / "result.json").read_text())
         others = independent(made_apart(), output)
         lines, broken = judge(result, others, predictions(output), seconds)
+        picture(result, ROOT / "docs" / "verdict.svg")
     page = ROOT / "docs" / "proof" / "real-model.md"
     page.write_text("\n".join(lines) + "\n")
     print(page.read_text())
     for line in broken:
         print(f"BROKEN: {line}", file=sys.stderr)
     return 1 if broken else 0
+
+
+def picture(result: dict[str, Any], path: Path) -> None:
+    """What the terminal shows at the end, as an SVG for the README."""
+    console = Console(record=True, width=96, file=io.StringIO())
+    console.print(table(result))
+    console.print(f"\nverdict: {result['verdict']['outcome']}. {result['verdict']['text']}", highlight=False)
+    path.write_text(console.export_svg(title="ftlaunch demo"), encoding="utf-8")
 
 
 def independent(model: Path, output: Path) -> dict[str, dict[str, Any]]:

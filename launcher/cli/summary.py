@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 NAMES = {"classical": "classical", "zero_shot": "zero-shot", "few_shot": "few-shot", "tuned": "tuned"}
 MORE = 1
@@ -15,10 +18,12 @@ MORE = 1
 
 def show(folder: Path) -> None:
     """Print what the job's evaluations gave, the verdict in words, and where the results are."""
+    from rich.console import Console
+
     path = folder / "result.json"
     if path.is_file():
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _table(result)
+        Console().print(table(result))
         verdict = result.get("verdict") or {}
         if verdict:
             click.echo(f"\nverdict: {verdict['outcome']}. {verdict.get('text', '')}".rstrip())
@@ -28,25 +33,25 @@ def show(folder: Path) -> None:
     click.echo(f"results: {folder}")
 
 
-def _table(result: dict[str, Any]) -> None:
-    from rich.console import Console
+def table(result: dict[str, Any]) -> Table:
+    """The evaluations of ``result.json``, one a row."""
     from rich.table import Table
 
     evaluations = {name: result["evaluations"][name] for name in NAMES if result["evaluations"].get(name)}
     metric = result["task"]["metric"]
     others = dict.fromkeys(name for each in evaluations.values() for name in each["metrics"] if name != metric)
-    table = Table(title=f"{result['job']}: the same test rows for all", title_justify="left")
-    table.add_column("")
+    made = Table(title=f"{result['job']}: the same test rows for all", title_justify="left")
+    made.add_column("")
     for name in (metric, "95 % interval", *list(others)[:MORE], "n", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
+        made.add_column(name, justify="right", no_wrap=True)
     for name, each in evaluations.items():
         shots = f" ({each['k']} examples)" if each.get("k") else ""
         low, high = each.get("ci95", {}).get(metric, (None, None))
         between = "-" if low is None or high is None else f"{_short(low)} to {_short(high)}"
         more = [_short(each["metrics"].get(other)) for other in list(others)[:MORE]]
         seconds = f"{each.get('seconds', 0):.1f}"
-        table.add_row(NAMES[name] + shots, _short(each["metrics"][metric]), between, *more, str(each["n"]), seconds)
-    Console().print(table)
+        made.add_row(NAMES[name] + shots, _short(each["metrics"][metric]), between, *more, str(each["n"]), seconds)
+    return made
 
 
 def _short(value: float | None) -> str:
