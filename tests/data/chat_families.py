@@ -55,7 +55,10 @@ def tokenizer(
 
 
 def family(name: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of a family; the name is the template's, or ``plain`` and ``plain_bos`` for none."""
+    """The tokenizer of a family; the name is the template's, or ``plain`` and ``plain_bos`` for none.
+
+    Where the template is a published one, so are the special tokens.
+    """
     made = {
         "chatml": lambda: tokenizer("chatml", "<|im_start|>", "<|im_end|>"),
         "chatml_without_generation_prompt": lambda: tokenizer(
@@ -69,6 +72,39 @@ def family(name: str) -> PreTrainedTokenizerFast:
         ),
         "inst": lambda: tokenizer("inst", "<s>", "</s>", words=True, adds_bos=True),
         "bars": lambda: tokenizer("bars", "<s>", "</s>", words=True, adds_bos=True),
+        "published/llama3": lambda: tokenizer(
+            "published/llama3",
+            "<|begin_of_text|>",
+            "<|eot_id|>",
+            ("<|start_header_id|>", "<|end_header_id|>"),
+            adds_bos=True,
+        ),
+        "published/gemma": lambda: tokenizer(
+            "published/gemma",
+            "<bos>",
+            "<eos>",
+            ("<start_of_turn>", "<end_of_turn>"),
+            words=True,
+            adds_bos=True,
+            pad="<pad>",
+        ),
+        "published/phi3": lambda: tokenizer(
+            "published/phi3",
+            "<s>",
+            "<|endoftext|>",
+            ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+            words=True,
+        ),
+        "published/qwen2_5": lambda: tokenizer(
+            "published/qwen2_5", None, "<|im_end|>", ("<|im_start|>",), pad="<|endoftext|>"
+        ),
+        "published/cohere": lambda: tokenizer(
+            "published/cohere",
+            "<BOS_TOKEN>",
+            "<|END_OF_TURN_TOKEN|>",
+            ("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>"),
+            adds_bos=True,
+        ),
         "plain": lambda: tokenizer(None, None, "<|endoftext|>"),
         "plain_bos": lambda: tokenizer(None, "<s>", "</s>", words=True, adds_bos=True),
     }
@@ -82,6 +118,11 @@ FAMILIES = (
     "turns",
     "inst",
     "bars",
+    "published/llama3",
+    "published/gemma",
+    "published/phi3",
+    "published/qwen2_5",
+    "published/cohere",
     "plain",
     "plain_bos",
 )
@@ -92,6 +133,11 @@ END = {
     "turns": "<end_of_turn>",
     "inst": "</s>",
     "bars": "</s>",
+    "published/llama3": "<|eot_id|>",
+    "published/gemma": "<end_of_turn>",
+    "published/phi3": "<|end|>",
+    "published/qwen2_5": "<|im_end|>",
+    "published/cohere": "<|END_OF_TURN_TOKEN|>",
     "plain": "<|endoftext|>",
     "plain_bos": "</s>",
 }

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from chat_families import family
@@ -138,9 +142,17 @@ def test_check_refuses_with_2_and_names_the_users_own_file(tmp_path, model, monk
     shown = capsys.readouterr().out
     assert "mine.jsonl: row 301" in shown
     assert "drop_train" in shown
-    assert "refused: 1 error" in shown
+    assert shown.index("⟦trained⟧") < shown.index("mine.jsonl: row 301") < shown.index("refused: 1 error")
     assert call(["check", "--json", *sets, "--set", "data.on_leak=drop_train"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["train"]["dropped"] == {"leaked": 1}
+
+
+def test_a_terminal_that_lacks_a_character_gets_another(tmp_path, model):
+    job(tmp_path, model)
+    command = [Path(sys.executable).with_name("ftlaunch"), "check", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "?animal<|im_end|>?" in done.stdout
 
 
 def test_check_does_not_touch_the_terminal_with_json(tmp_path, model, capsys):

@@ -57,7 +57,7 @@ def input_error(call):
 CELLS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30).filter(str.strip)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.fixed_dictionaries({"text": CELLS, "label": CELLS}), min_size=1, max_size=8))
 def test_what_is_written_is_read(tmp_path, rows):
     for suffix in ("jsonl", "json", "csv", "parquet"):
@@ -65,7 +65,7 @@ def test_what_is_written_is_read(tmp_path, rows):
         assert read_table(f"train.{suffix}", tmp_path).rows == rows
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.sampled_from(["jsonl", "json", "csv", "parquet"]))
 def test_any_bytes_are_rows_or_an_input_error(tmp_path, raw, suffix):
     (tmp_path / f"train.{suffix}").write_bytes(raw)
@@ -80,7 +80,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["classification", "qa", "instruction", "chat", "completion"]),
     st.lists(

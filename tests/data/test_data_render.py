@@ -93,10 +93,11 @@ def test_ids_are_those_of_the_rendered_text(name, tok):
 
 def test_one_bos_at_most(name, tok):
     ids = Renderer(tok, spec()).sample(row()).input_ids
-    if name in ("headers", "turns", "inst", "plain_bos"):
+    if name in ("headers", "turns", "inst", "plain_bos", "published/llama3", "published/gemma", "published/cohere"):
         assert ids[0] == tok.bos_token_id
     if name not in ("chatml", "chatml_without_generation_prompt"):
-        assert ids.count(tok.bos_token_id) == (0 if name in ("bars", "plain") else 1)
+        without = ("bars", "plain", "published/phi3", "published/qwen2_5")
+        assert ids.count(tok.bos_token_id) == (0 if name in without else 1)
 
 
 def test_the_system_turn_is_never_lost(name, tok):
@@ -127,6 +128,17 @@ def test_a_long_prompt_loses_its_middle_and_nothing_else(name, tok):
         assert kept in shown
     assert [part.replace(" ", "") for part in parts(tok, sample)] == ["good" + END[name]]
     assert sample.input_ids[: -len(renderer.answer("good"))] == renderer.prompt(row(text))
+
+
+@pytest.mark.parametrize("answer", ["good", "good dog " * 20])
+def test_a_cut_prompt_is_asked_as_it_is_trained_with_room_for_an_answer(name, tok, answer):
+    renderer = Renderer(tok, spec("instruction", max_length=160, max_new_tokens=40))
+    long = row("quick brown fox " * 400, answer.strip())
+    sample, prompt = renderer.sample(long), renderer.prompt(long)
+    assert sample.cut > 100
+    assert sample.input_ids == prompt + renderer.answer(long.answer)
+    assert len(prompt) + 40 <= 160
+    assert len(sample.input_ids) <= 160
 
 
 def test_a_long_chat_loses_text_of_the_user_only(name, tok):

@@ -26,7 +26,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_split_follows_from_the_rows_alone(found, draw):
     rows = [example(index, *row) for index, row in enumerate(found)]
@@ -52,6 +52,23 @@ def test_shares_are_kept_about():
     sides = assign([example(index, f"text {index}") for index in range(4000)], 0.15, 0.2)
     assert abs(sides.count("test") / 4000 - 0.2) < 0.02
     assert abs(sides.count("validation") / 4000 - 0.15) < 0.02
+
+
+@pytest.mark.parametrize("joined_by", ["a group", "their text"])
+def test_shares_are_kept_about_where_rows_are_joined(joined_by):
+    grouped = joined_by == "a group"
+    rows = [
+        example(index, f"text {index if grouped else index // 20}", index // 20 if grouped else None, id=index)
+        for index in range(20_000)
+    ]
+    sides = assign(rows, 0.15, 0.2, "id", "group")
+    assert abs(sides.count("test") / 20_000 - 0.2) < 0.05
+    assert abs(sides.count("validation") / 20_000 - 0.15) < 0.05
+
+
+def test_rows_added_to_a_group_later_do_not_move_it():
+    rows = [example(index, f"text {index}", index % 50) for index in range(300)]
+    assert assign(rows, 0.2, 0.2, "id", "group")[:50] == assign(rows[:50], 0.2, 0.2, "id", "group")
 
 
 def test_the_split_is_the_same_everywhere():

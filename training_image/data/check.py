@@ -25,9 +25,11 @@ from training_image.data.load import (
 )
 from training_image.data.normal import normalise
 from training_image.data.problems import HINTS, DataError, Problem, by_kind, rows_text
+from training_image.data.render import Renderer
 from training_image.data.rendered import check_rendering
+from training_image.data.renderers import renderer_of
 from training_image.data.report import Report, at
-from training_image.data.tokenizer import load_tokenizer
+from training_image.data.tokenizer import load_config, load_tokenizer
 from training_image.spec import Spec
 
 FEW_TEST_ROWS = 50
@@ -61,7 +63,11 @@ def check(spec: Spec, data_dir: Path, tokenizer: Any | None = None) -> Report:
     _drift(report, spec, splits)
     limit_rows(spec, splits)
     try:
-        check_rendering(report, spec, splits, tokenizer or load_tokenizer(spec, data_dir))
+        if tokenizer is None:
+            loaded = load_tokenizer(spec, data_dir), load_config(spec, data_dir)
+            check_rendering(report, spec, splits, renderer_of(loaded[0], spec, splits.labels, loaded[1]))
+        else:
+            check_rendering(report, spec, splits, Renderer(tokenizer, spec, splits.labels))
     except DataError as error:
         _refuse(report, error)
     for name, rows in splits.named():

@@ -5,11 +5,12 @@ from __future__ import annotations
 from training_image.data.examples import Example, Sample
 from training_image.data.load import Splits, set_errors
 from training_image.data.problems import DataError, rows_text
-from training_image.data.render import Renderer, TooLong
+from training_image.data.render import TooLong
+from training_image.data.renderers import AnyRenderer
 from training_image.spec import Spec
 
 
-def render_splits(spec: Spec, splits: Splits, renderer: Renderer) -> dict[str, list[Sample]]:
+def render_splits(spec: Spec, splits: Splits, renderer: AnyRenderer) -> dict[str, list[Sample]]:
     """Render all rows, split by split, in the order of `Splits`, which loses the rows that ``on_long: drop`` drops.
 
     Raises DataError for rows that are too long under ``on_long: refuse``, that cannot be cut to fit under ``cut``, or
@@ -41,13 +42,13 @@ def long_error(spec: Spec, file: str, rows: list[int]) -> DataError:
     """The refusal of rows that are too long."""
     what = "cannot be cut to" if spec.data.on_long == "cut" else "are longer than"
     return DataError(
-        f"{file}: {rows_text(rows)} {what} data.max_length {spec.data.max_length} tokens",
+        f"{file}: {rows_text(rows)} {what} data.max_length {spec.data.max_length} tokens with room for an answer",
         "Raise data.max_length, shorten these rows, or set data.on_long: drop (they are counted).",
         "too_long",
     )
 
 
-def _sample(renderer: Renderer, example: Example, file: str) -> Sample | None:
+def _sample(renderer: AnyRenderer, example: Example, file: str) -> Sample | None:
     try:
         return renderer.sample(example)
     except TooLong:

@@ -209,7 +209,7 @@ def set_errors(spec: Spec, splits: Splits) -> list[DataError]:
                 "too_few_rows",
             )
         )
-    if not splits.test:
+    if not splits.test and spec.goal == "tune":
         errors.append(
             DataError(
                 "there is no test row, so nothing could be said about the model",

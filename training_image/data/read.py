@@ -6,12 +6,14 @@ import csv
 import difflib
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training_image.data.problems import SHOWN, DataError
+from training_image.hub import offline_if_out_of_reach
 
 MAX_ROW_BYTES = 10_000_000
 """Longest row. No context of a language model holds more; a longer one is a file of another kind."""
@@ -49,7 +51,7 @@ def read_table(source: str, data_dir: Path) -> Table:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(
-            f"{source}: files of the kind {path.suffix or 'without a suffix'!r} are not read",
+            f"{source}: files {f'of the kind {path.suffix}' if path.suffix else 'without a suffix'} are not read",
             f"Use one of {', '.join(SUFFIXES)}.",
             "bad_file",
         )
@@ -192,12 +194,17 @@ def _parquet(path: Path, name: str) -> Table:
 
 def _hub(source: str) -> Table:
     identifier, _, split = source.removeprefix("hub:").partition(":")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", identifier):
+        raise DataError(f"{source}: no set is named", "Write hub:ORG/NAME, or hub:ORG/NAME:SPLIT.", "hub")
     try:
+        offline_if_out_of_reach()  # before the import, at which `datasets` looks whether it may ask
         import datasets
     except ImportError:
         raise DataError(
             f"{source}: data from the hub need the package datasets", "pip install 'ftlaunch[local]'", "missing_extra"
         ) from None
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
     try:
         loaded = datasets.load_dataset(identifier, split=split or "train")
     except Exception as error:  # the hub client raises many kinds (network, access, parsing); all mean "not readable"

@@ -38,7 +38,9 @@ class Renderer:
       assistant. Masks go by position, so a padding token that is EOS does not matter.
     * The answer's ids are appended to the prompt's ids: what is trained is token for token what is asked later.
     * A prompt that is too long loses the middle of its text (the longest texts of the user first), never the
-      instruction, the answer or the end of turn.
+      instruction, the answer or the end of turn. Trained or asked it is cut alike: it leaves room for the longest
+      label, or for ``task.max_new_tokens`` (at most a quarter of ``data.max_length``), and for its own answer where
+      that is longer.
     """
 
     def __init__(self, tokenizer: Any, spec: Spec, labels: Sequence[str] = ()) -> None:
@@ -51,7 +53,11 @@ class Renderer:
         self._context = "" if self._template is None else self._template.text([_user("a")])
         self._answer = lru_cache(maxsize=4096)(self._encode_answer)
         known = (labels or spec.task.labels or ()) if self.classifies else ()
-        self._reserve = max((len(self._answer(label)) for label in known), default=0)
+        self.room = max((len(self._answer(label)) for label in known), default=0)
+        """Tokens that every prompt leaves for its answer."""
+        self.generates = spec.task.type in ("qa", "instruction", "chat")
+        if self.generates:
+            self.room = min(spec.task.max_new_tokens, self.max_length // 4)
 
     @property
     def plain_template(self) -> str | None:
@@ -75,8 +81,7 @@ class Renderer:
         farthest ones go first, for classification one of each label at a time; only then the example's text is cut.
         Raises TooLong.
         """
-        reserve = self._reserve or (len(self.answer(example.answer)) if self.classifies else 0)
-        limit = self.max_length - reserve
+        limit = self._limit(example)
         fitted = [self._fitted(shot, self.max_length - len(self.answer(shot.answer))) for shot in shots]
         while fitted:
             ids = self._ids(example, fitted)
@@ -87,8 +92,7 @@ class Renderer:
 
     def sample(self, example: Example) -> Sample:
         """The row as it is trained on, at most ``data.max_length`` tokens. Raises TooLong, TemplateError."""
-        answer = self.answer(example.answer)
-        limit = self.max_length - max(len(answer), self._reserve)
+        answer, limit = self.answer(example.answer), self._limit(example)
         whole = self._ids(example)
         fits = len(whole) <= limit
         fitted = example if fits else self._fitted(example, limit)
@@ -105,6 +109,9 @@ class Renderer:
         texts = [*(turn["content"] for turn in example.messages), example.answer]
         specials = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         return [token for token in specials if any(token in text for text in texts)]
+
+    def _limit(self, example: Example) -> int:
+        return self.max_length - max(len(self.answer(example.answer)), self.room)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

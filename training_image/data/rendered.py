@@ -10,28 +10,29 @@ from training_image.data.fit import long_error
 from training_image.data.load import Splits, set_errors
 from training_image.data.problems import DataError, rows_text
 from training_image.data.render import Renderer, TooLong
+from training_image.data.renderers import AnyRenderer
 from training_image.data.report import Report, RowRef, at
 from training_image.spec import Spec
 
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
 
 
-def check_rendering(report: Report, spec: Spec, splits: Splits, tokenizer: Any) -> None:
+def check_rendering(report: Report, spec: Spec, splits: Splits, renderer: AnyRenderer) -> None:
     """Render every row and count. Raises DataError for a tokenizer or template that cannot be used at all."""
-    renderer = Renderer(tokenizer, spec, splits.labels)
     rendered = {name: _render(report, spec, splits, renderer, name) for name in ("train", "validation", "test")}
     if any("too_long" in counts["dropped"] for counts in splits.counts.values()):
         for error in set_errors(spec, splits):
             report.add("error", error.code, error.message, hint=error.hint)
-    _masks(report, rendered, renderer)
+    if isinstance(renderer, Renderer):  # an encoder has no mask to get wrong
+        _masks(report, rendered, renderer)
     samples = [(example, sample) for example, sample in rendered["train"]]
-    report.samples = [_shown(tokenizer, example, sample) for example, sample in _three(samples)]
+    report.samples = [_shown(renderer.tokenizer, example, sample) for example, sample in _three(samples)]
 
 
 Rendered = list[tuple[Example, Sample]]
 
 
-def _render(report: Report, spec: Spec, splits: Splits, renderer: Renderer, name: str) -> Rendered:
+def _render(report: Report, spec: Spec, splits: Splits, renderer: AnyRenderer, name: str) -> Rendered:
     rows = dict(splits.named())[name]
     done: Rendered = []
     long: list[Example] = []
@@ -67,8 +68,9 @@ def _lengths(
     report: Report, spec: Spec, splits: Splits, name: str, long: Sequence[Example], cut: Sequence[RowRef]
 ) -> None:
     """What `data.on_long` makes of rows that are too long."""
+    most = f"{spec.data.max_length} tokens with room for an answer"
     if long and spec.data.on_long == "drop":
-        message = f"{len(long)} rows of {name} are longer than {spec.data.max_length} tokens; dropped, as asked"
+        message = f"{len(long)} rows of {name} are longer than {most}; dropped, as asked"
         report.add("note", "too_long", message, [at(name, example) for example in long])
         gone = {id(example) for example in long}
         splits.keep(name, [example for example in dict(splits.named())[name] if id(example) not in gone], "too_long")
@@ -76,7 +78,7 @@ def _lengths(
         error = long_error(spec, splits.files[name], [example.row for example in long])
         report.add("error", error.code, error.message, [at(name, example) for example in long], error.hint)
     if cut and spec.data.on_long == "cut":
-        message = f"{len(cut)} rows of {name} are cut to {spec.data.max_length} tokens (the middle of their text)"
+        message = f"{len(cut)} rows of {name} are cut to {most} (the middle of their text)"
         report.add("warning", "truncated", message, cut, "Raise data.max_length if what is lost matters.")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training_image.data.problems import DataError
+from training_image.hub import offline_if_out_of_reach
 from training_image.spec import Spec
 
 
@@ -20,13 +21,26 @@ def load_tokenizer(spec: Spec, data_dir: Path) -> Any:
         from transformers import AutoTokenizer
     except ImportError:
         raise DataError("the check needs transformers", "pip install 'ftlaunch[local]'", "missing_extra") from None
+    return _read(AutoTokenizer, "tokenizer", spec, data_dir)
+
+
+def load_config(spec: Spec, data_dir: Path) -> Any:
+    """Load the model's config by transformers. Raises DataError as `load_tokenizer` does."""
+    from transformers import AutoConfig
+
+    return _read(AutoConfig, "config", spec, data_dir)
+
+
+def _read(factory: Any, what: str, spec: Spec, data_dir: Path) -> Any:
     location = model_location(spec, data_dir)
+    if not Path(location).is_dir():
+        offline_if_out_of_reach()
     try:
-        return AutoTokenizer.from_pretrained(location, revision=spec.model.revision)
+        return factory.from_pretrained(location, revision=spec.model.revision)
     except Exception as error:  # OSError, ValueError, and what the hub client and tokenizers raise
         text = str(error).strip().splitlines()
         raise DataError(
-            f"model.id: the tokenizer of {spec.model.id!r} could not be loaded: {text[0] if text else error!r}",
-            "Check the name (org/name) or the folder; a model with restricted access needs HF_TOKEN.",
+            f"model.id: the {what} of {spec.model.id!r} could not be loaded: {text[0] if text else error!r}",
+            "Check the name (org/name) or the folder, and the network; a model with restricted access needs HF_TOKEN.",
             "model",
         ) from error
