@@ -25,9 +25,10 @@ def tokenizer() -> Any:
 
 
 def answered(pairs: Sequence[tuple[str, str]], **fields: Sequence[Any]) -> tuple[Outcome, ...]:
-    """Outcomes of (reference, prediction) pairs; ``fields`` are columns of the rows."""
+    """Outcomes of (reference, prediction) pairs; ``fields`` are columns of the rows, ``group`` their groups."""
+    groups = fields.pop("group", [None] * len(pairs))
     return tuple(
-        Outcome(f"row-{i}", (true,), said, fields={name: values[i] for name, values in fields.items()})
+        Outcome(f"row-{i}", (true,), said, fields={n: values[i] for n, values in fields.items()}, group=groups[i])
         for i, (true, said) in enumerate(pairs)
     )
 

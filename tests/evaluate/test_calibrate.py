@@ -17,7 +17,7 @@ def leaning(rows: int, lean: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.eye(3)[right] * 2 + rng.normal(0, 0.3, (rows, 3)) + np.array([lean, 0, 0]), right
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(3, 30), st.integers(0, 1000))
 def test_a_lean_towards_one_label_is_taken_off(lean: float, seed: int) -> None:
     scores, right = leaning(60, lean, seed)

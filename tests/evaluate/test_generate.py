@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from training_image.evaluate.forgetting import general_loss, general_text
 from training_image.evaluate.generate import generate
@@ -39,6 +41,17 @@ def test_batched_answers_are_those_of_single_rows(
 ) -> None:
     stops = [tokenizer.eos_token_id]
     assert generate(model, prompts, stops, 12, rows=rows) == [alone(model, prompt, stops) for prompt in prompts]
+
+
+def test_a_sliding_window_sees_no_padding() -> None:
+    torch.manual_seed(0)
+    settings = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MistralConfig(**settings, vocab_size=200, num_key_value_heads=4, sliding_window=16, initializer_range=0.3)
+    model = MistralForCausalLM(config).eval()
+    draw = random.Random(0)
+    beginning = [draw.randrange(1, 190) for _ in range(6)]
+    rows = [[*beginning, *(draw.randrange(1, 190) for _ in range(length))] for length in (4, 40, 40, 30)]
+    assert generate(model, rows, [199], 10) == generate(model, rows, [199], 10, rows=1)
 
 
 def test_every_stop_token_ends_an_answer(model: Any, tokenizer: Any, prompts: list[list[int]]) -> None:

@@ -21,7 +21,7 @@ from training_image.evaluate.outcomes import Outcome
 label = st.sampled_from("abcd")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("abc"), label), min_size=1, max_size=30))
 def test_label_metrics_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     outcomes, metrics = answered(pairs), available()
@@ -46,6 +46,26 @@ def test_label_metrics_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -
 def test_squad_f1(prediction: str, reference: str, f1: float) -> None:
     assert token_f1(prediction, reference) == pytest.approx(f1)
     assert token_f1(reference, prediction) == pytest.approx(f1)
+
+
+words = st.lists(
+    st.sampled_from(["the", "The", "a", "cat", "cat's", "re-do", "mat.", "(on)", "x", "an", "_"]), max_size=6
+)
+
+
+@settings(max_examples=60)
+@given(words, st.lists(words, min_size=1, max_size=3))
+def test_squad_metrics_are_those_of_torchmetrics(said: list[str], answers: list[list[str]]) -> None:
+    from torchmetrics.functional.text import squad
+
+    prediction, references = " ".join(said), [" ".join(answer) for answer in answers]
+    theirs = squad(
+        [{"prediction_text": prediction, "id": "1"}],
+        [{"answers": {"answer_start": [0] * len(references), "text": references}, "id": "1"}],
+    )
+    outcomes, ours = (Outcome("1", tuple(references), prediction),), available()
+    assert evaluate(ours["exact_match"], outcomes, ()) == pytest.approx(float(theirs["exact_match"]) / 100)
+    assert evaluate(ours["f1"], outcomes, ()) == pytest.approx(float(theirs["f1"]) / 100)
 
 
 @given(st.text(max_size=30))

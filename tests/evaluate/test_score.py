@@ -17,7 +17,7 @@ requests = st.tuples(
     st.lists(st.integers(5, 200), max_size=6),
     st.lists(st.tuples(tokens, st.lists(tokens, min_size=1, max_size=3)), min_size=1, max_size=5),
 )
-SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def reference(model: Any, prompts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
@@ -55,6 +55,19 @@ def test_packed_is_one_by_one(model: Any, request_: Any, size: int) -> None:
     wanted = reference(model, prompts, continuations)
     assert close(packed, wanted)
     assert close(score.plain_log_likelihoods(model, prompts, continuations, batch_tokens=size), wanted)
+
+
+def test_no_pass_has_more_logits_than_allowed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [[7, 8, *range(20, 20 + n)] for n in (3, 9, 5, 1, 7)]
+    continuations = [[[30, 31]], [[*range(40, 60)]], [[33] * 9, [34] * 3], [[*range(60, 90)]], [[35]]]
+    wanted, seen = reference(model, prompts, continuations), []
+    monkeypatch.setattr(score, "_LOGIT_CELLS", 12 * model.config.vocab_size)
+    handle = model.register_forward_hook(lambda _, __, made: seen.append(made.logits.shape[:2].numel()))
+    try:
+        assert close(score.plain_log_likelihoods(model, prompts, continuations), wanted)
+    finally:
+        handle.remove()
+    assert max(seen) <= 12
 
 
 PROMPTS = [[7, 8, 9, *range(20, 20 + n)] for n in (3, 9, 5, 1, 7)]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluate.conftest import answered, evaluation, spec_of
-from training_image.evaluate.bootstrap import interval, paired_difference
+from training_image.evaluate.bootstrap import differing, interval, paired_difference
 from training_image.evaluate.guards import guards
 from training_image.evaluate.metrics import available, evaluate
 from training_image.evaluate.outcomes import Evaluation
@@ -17,13 +17,14 @@ from training_image.evaluate.verdict import not_needed, verdict
 pairs = st.lists(
     st.tuples(st.sampled_from("ab"), st.sampled_from("ab"), st.sampled_from("ab")), min_size=5, max_size=40
 )
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25)
 
 
-def judged(name: str, right: list[bool], source: list[str] | None = None) -> Evaluation:
+def judged(name: str, right: list[bool], source: list[str] | None = None, group: list[int] | None = None) -> Evaluation:
     """An evaluation that is right where ``right`` says so."""
     rows = [("a", "a" if good else "b") for good in right]
-    fields = {} if source is None else {"source": source}
+    columns = {"source": source, "group": group}
+    fields = {column: values for column, values in columns.items() if values is not None}
     outcomes = answered(rows, **fields)
     found = evaluation(name, outcomes, sum(right) / len(right))
     bounds = interval(available()["accuracy"], outcomes, ("a", "b"), resamples=500)
@@ -55,6 +56,35 @@ def test_all_right_is_not_certainty() -> None:
     low, high = interval(available()["accuracy"], answered([("a", "a")] * 20), "ab")
     assert high == 1.0
     assert low == pytest.approx(0.025 ** (1 / 20))
+
+
+@FEW
+@given(pairs, st.integers(1, 5), st.sampled_from(["accuracy", "macro_f1"]))
+def test_rows_of_a_group_are_no_more_evidence_than_one(rows: list[tuple[str, str, str]], size: int, name: str) -> None:
+    metric, group = available()[name], [place for place in range(len(rows)) for _ in range(size)]
+    many = [row for row in rows for _ in range(size)]
+    one, two = answered([(t, x) for t, x, _ in rows]), answered([(t, y) for t, _, y in rows])
+    ones = answered([(t, x) for t, x, _ in many], group=group)
+    twos = answered([(t, y) for t, _, y in many], group=group)
+    assert interval(metric, ones, "ab", resamples=200) == pytest.approx(interval(metric, one, "ab", resamples=200))
+    there, bounds = paired_difference(metric, ones, twos, "ab", resamples=200)
+    alone, wanted = paired_difference(metric, one, two, "ab", resamples=200)
+    assert (there, *bounds) == pytest.approx((alone, *wanted))
+    assert differing(metric, ones, twos, "ab") == differing(metric, one, two, "ab")
+
+
+def test_a_gain_in_few_groups_is_not_clear() -> None:
+    group = [row // 20 for row in range(100)]
+    made = {
+        "zero_shot": judged("zero_shot", [False] * 100, group=group),
+        "tuned": judged("tuned", [True] * 100, group=group),
+    }
+    found = verdict(made, spec_of())
+    assert found.outcome == "inconclusive"
+    assert "100 test examples in 5 groups); only 5 groups differ" in found.text
+    assert made["tuned"].as_json()["groups"] == 5
+    alone = {name: judged(name, [name == "tuned"] * 20, group=[0] * 20) for name in made}
+    assert "no interval, 20 test examples in one group)" in verdict(alone, spec_of()).text
 
 
 def test_other_examples_cannot_be_paired() -> None:
@@ -100,6 +130,9 @@ def test_a_classical_baseline_as_good_is_said() -> None:
         "tuned": judged("tuned", right),
     }
     assert "as good as the tuned model" in verdict(made, spec_of()).text
+    made["classical"] = judged("classical", [i < 78 for i in range(100)])
+    text = verdict(made, spec_of()).text
+    assert "0.780, at a small part of the cost: no clear difference to the tuned model" in text
 
 
 def test_a_group_that_got_worse_is_named() -> None:
@@ -129,6 +162,16 @@ def test_a_good_enough_baseline_ends_the_matter() -> None:
     assert not_needed(good, spec_of(enough=None)) is None
 
 
+@pytest.mark.parametrize("n", [20, 40, 60, 80, 100])
+def test_a_mistake_does_not_make_a_baseline_good_enough(n: int) -> None:
+    for wrong in range(1, 4):
+        found = judged("few_shot", [i >= wrong for i in range(n)])
+        none = judged("few_shot", [True] * n)
+        enough = none.ci95["accuracy"][0] + 1e-6
+        assert not_needed({"few_shot": found}, spec_of(enough=enough)) is None
+    assert not_needed({"few_shot": judged("few_shot", [i > 0 for i in range(200)])}, spec_of(enough=0.92)) is not None
+
+
 def curve(train: list[float], validation: dict[int, float] | None = None, norm: float = 1.0) -> list[dict[str, float]]:
     lines: list[dict[str, float]] = [
         {"step": i, "train/loss": loss, "train/grad_norm": norm} for i, loss in enumerate(train, 1)
@@ -141,6 +184,7 @@ def curve(train: list[float], validation: dict[int, float] | None = None, norm: 
     [
         (curve([2.0 - i / 20 for i in range(30)]), []),
         (curve([2.0, float("nan")]), ["diverged"]),
+        (curve([2.0], norm=float("inf")) + curve([2.0] * 20)[1:], ["learning_rate_too_low"]),  # fp16 skips its first
         (curve([1.0] * 10 + [4.0] * 10), ["learning_rate_too_high"]),
         (curve([2.0] * 20), ["learning_rate_too_low"]),
         (curve([2.0] * 20, norm=0.0), ["dead_adapter"]),

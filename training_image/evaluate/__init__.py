@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training_image.evaluate.evaluator import Evaluator
+from training_image.evaluate.evaluator import Evaluator, label_likelihoods
 from training_image.evaluate.forgetting import general_loss
 from training_image.evaluate.guards import guards
 from training_image.evaluate.outcomes import Evaluation, Outcome
@@ -16,6 +16,7 @@ __all__ = [
     "Verdict",
     "general_loss",
     "guards",
+    "label_likelihoods",
     "not_needed",
     "slices",
     "verdict",

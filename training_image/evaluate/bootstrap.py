@@ -1,4 +1,8 @@
-"""Intervals: percentile bootstrap over test examples (scipy), of one evaluation or of the difference of two."""
+"""Intervals: percentile bootstrap over test examples (scipy), of one evaluation or of the difference of two.
+
+Rows of one group (`Outcome.group`) depend on each other, so whole groups are drawn: the cluster bootstrap (Davison and
+Hinkley 1997, section 3.8). As every metric is a function of sums, a group is drawn by its sums.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from training_image.evaluate.metrics import Floats, Metric, all_labels
-from training_image.evaluate.outcomes import Outcome
+from training_image.evaluate.outcomes import Outcome, units
 
 Interval = tuple[float, float]
 
@@ -31,8 +35,8 @@ def interval(
     Where a metric in [0, 1] is exactly 0 or 1 every resample is alike and the bootstrap knows no doubt; the exact
     binomial bound (Clopper and Pearson 1934) stands in then: twenty right of twenty say 0.83 to 1, not 1 to 1.
     """
-    n = len(outcomes)
-    statistics = metric.statistics(outcomes, labels)
+    statistics = _sums_of_units(metric.statistics(outcomes, labels), outcomes)
+    n = len(statistics)
     value = float(metric.value(statistics.sum(axis=0)))
     if metric.unit_interval and value in (0.0, 1.0):
         bound = ((1 - level) / 2) ** (1 / max(n, 1))
@@ -60,26 +64,34 @@ def paired_difference(
         raise ValueError("a paired bootstrap needs the same examples in the same order")
     # Both need the same columns: a label that only one of them predicts must count in both.
     every = all_labels([*first, *second], labels)
-    one, two = metric.statistics(first, every), metric.statistics(second, every)
+    one, two = (_sums_of_units(metric.statistics(each, every), first) for each in (first, second))
 
     def difference(counts: Floats) -> Floats:
         return metric.value(counts @ one) - metric.value(counts @ two)
 
-    value = float(difference(np.ones(len(first))))
-    if len(first) < 2:
+    value = float(difference(np.ones(len(one))))
+    if len(one) < 2:
         return value, (float("nan"), float("nan"))
-    return value, _percentile(difference, len(first), resamples, seed, level)
+    return value, _percentile(difference, len(one), resamples, seed, level)
 
 
 def differing(metric: Metric, first: Sequence[Outcome], second: Sequence[Outcome], labels: Sequence[str]) -> int:
-    """Number of examples that the metric sees differently in the two evaluations."""
+    """Number of examples that the metric sees differently in the two evaluations; of groups, where rows have one."""
     every = all_labels([*first, *second], labels)
     one, two = metric.statistics(first, every), metric.statistics(second, every)
-    return int((~np.isclose(one, two)).any(axis=-1).sum())
+    return len(set(np.array(units(first))[(~np.isclose(one, two)).any(axis=-1)]))
+
+
+def _sums_of_units(statistics: Floats, outcomes: Sequence[Outcome]) -> Floats:
+    """``[examples, d]`` to ``[groups, d]``: what is drawn together, added up."""
+    places = units(outcomes)
+    sums = np.zeros((len(set(places)), *statistics.shape[1:]))
+    np.add.at(sums, places, statistics)
+    return sums
 
 
 def _percentile(statistic: Callable[[Floats], Floats], n: int, resamples: int, seed: int, level: float) -> Interval:
-    """Bounds of the statistic of ``counts [resamples, n]`` (how often each example was drawn)."""
+    """Bounds of the statistic of ``counts [resamples, n]`` (how often each example, or group, was drawn)."""
 
     def of_indices(indices: NDArray[np.int64], axis: int) -> Floats:
         drawn = indices.reshape(-1, n)

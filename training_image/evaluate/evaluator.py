@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training_image.data.encoder import EncoderRenderer
 from training_image.data.examples import Example
+from training_image.encoder import label_scores
 from training_image.errors import InputError
 from training_image.evaluate.bootstrap import interval
 from training_image.evaluate.calibrate import FEWEST, Calibration, fit
 from training_image.evaluate.classical import classify
 from training_image.evaluate.generate import generate
 from training_image.evaluate.metrics import Metric, PerExample, evaluate, metrics_of
-from training_image.evaluate.outcomes import Evaluation, Outcome
+from training_image.evaluate.outcomes import Evaluation, Outcome, group_numbers
 from training_image.evaluate.score import log_likelihoods
 from training_image.evaluate.shots import choose_shots, number_of_shots
 
 if TYPE_CHECKING:
-    from training_image.data import Renderer, Splits
+    from training_image.data import AnyRenderer, Splits
     from training_image.spec import Spec
 
 GENERATED_VALIDATION_ROWS = 200
@@ -47,7 +49,7 @@ class Evaluator:
     `classical` touches a test row. Models are transformers or peft models on any device.
     """
 
-    def __init__(self, spec: Spec, splits: Splits, renderer: Renderer) -> None:
+    def __init__(self, spec: Spec, splits: Splits, renderer: AnyRenderer) -> None:
         """Raises InputError for an unknown metric, shots that do not fit the labels, an empty test split, or a column
         of ``evaluate.slices`` that no test row has."""
         self.spec, self.splits, self.renderer = spec, splits, renderer
@@ -56,7 +58,10 @@ class Evaluator:
         self._classifies = spec.task.type == "classification"
         self._generates = any(metric.needs == "text" for metric in self.metrics.values())
         self._wanted_shots = number_of_shots(spec.evaluate.shots, self.labels)
-        if not splits.test:
+        self._rendered: dict[int, list[int]] = {}
+        self._groups = group_numbers(splits.test, spec.data.group)
+        self._inputs = {example.id: example.text for example in splits.test}
+        if not splits.test and spec.goal == "tune":
             raise InputError("there is no test row", hint="Give data.test, or a share of the rows in data.split.test.")
         for column in spec.evaluate.slices:
             if not any(column in example.fields for example in splits.test):
@@ -89,7 +94,7 @@ class Evaluator:
         )
         answers = _Answers(
             [
-                _outcome(example, max(row, key=lambda label: row[label]))
+                self._outcome(example, max(row, key=lambda label: row[label]))
                 for example, row in zip(test, found, strict=True)
             ],
             [
@@ -118,11 +123,17 @@ class Evaluator:
             curves[f"validation/{metric.name}"] = evaluate(metric, some, self.labels)
         return name, curves[f"validation/{name}"], curves
 
+    def seconds_of(self, model: Any) -> float:
+        """About how long an evaluation of the test split takes, of a model that cannot be evaluated yet."""
+        start, rows = time.perf_counter(), self.splits.validation
+        self.validation_metric(model)
+        return (time.perf_counter() - start) * (1 + len(self.splits.test) / max(1, len(rows)))
+
     def shots(self) -> list[Example]:
         """The few-shot examples: seeded, as many of each label, and together with nearly all prompts (95 %) and the
         longest answer within ``data.max_length`` tokens; fewer or none where they do not fit."""
         asked = [*self.splits.validation, *self.splits.test]
-        lengths = sorted(len(self.renderer.prompt(example)) for example in asked)
+        lengths = sorted(len(self._prompt(example)) for example in asked)
         typical = lengths[int(0.95 * (len(lengths) - 1))]
         if self._classifies:
             answer = max(len(self.renderer.answer(label)) for label in self.labels)
@@ -149,14 +160,22 @@ class Evaluator:
             notes.append(f"{len(shots)} of {self._wanted_shots} examples fit into data.max_length or are there")
         return self._finish(name, answers, start, None if shots is None else [shot.id for shot in shots], notes)
 
+    def _prompt(self, example: Example, shots: Sequence[Example] = ()) -> list[int]:
+        """Rendered once for all evaluations and validations, where no examples go before it."""
+        if shots:
+            return self.renderer.prompt(example, shots)
+        if id(example) not in self._rendered:  # the splits keep their examples
+            self._rendered[id(example)] = self.renderer.prompt(example)
+        return self._rendered[id(example)]
+
     def _classify(
         self, model: Any, rows: Sequence[Example], shots: Sequence[Example], validation: Sequence[Example] | None
     ) -> _Answers:
         """The likeliest label of each row; calibrated on the validation rows unless None."""
         fitted_on = validation or ()
         answers = [self.renderer.answer(label) for label in self.labels]
-        prompts = [self.renderer.prompt(example, shots) for example in (*fitted_on, *rows)]
-        scores = np.array(log_likelihoods(model, prompts, [answers] * len(prompts)))
+        prompts = [self._prompt(example, shots) for example in (*fitted_on, *rows)]
+        scores = np.array(label_likelihoods(model, self.renderer, prompts, self.labels))
         place = {label: position for position, label in enumerate(self.labels)}
         right = np.array([place[example.answer] for example in fitted_on], dtype=np.int64)
         calibration = fit(scores[: len(fitted_on)], right)
@@ -166,7 +185,7 @@ class Evaluator:
         for example, prompt, score, chance in zip(rows, prompts, scores, chances, strict=True):
             true = place.get(example.answer)
             outcomes.append(
-                _outcome(
+                self._outcome(
                     example,
                     self.labels[int(chance.argmax())],
                     nll=math.nan if true is None else -float(score[true]),
@@ -184,12 +203,12 @@ class Evaluator:
 
     def _write(self, model: Any, rows: Sequence[Example], shots: Sequence[Example]) -> _Answers:
         """A generated answer of each row, where a metric wants one, and the likelihood of the reference."""
-        prompts = [self.renderer.prompt(example, shots) for example in rows]
+        prompts = [self._prompt(example, shots) for example in rows]
         references = [self.renderer.answer(example.answer) for example in rows]
         found = log_likelihoods(model, prompts, [[reference] for reference in references])
         texts = self._generate(model, prompts, references) if self._generates else [""] * len(rows)
         outcomes = [
-            _outcome(example, text, nll=-score, tokens=len(reference))
+            self._outcome(example, text, nll=-score, tokens=len(reference))
             for example, text, (score,), reference in zip(rows, texts, found, references, strict=True)
         ]
         return _Answers(outcomes, [{"prompt_sha256": _sha256(prompt)} for prompt in prompts])
@@ -228,8 +247,15 @@ class Evaluator:
             seconds=time.perf_counter() - start,
         )
 
+    def _outcome(self, example: Example, prediction: str, *, nll: float = math.nan, tokens: int = 0) -> Outcome:
+        group = self._groups.get(example.id)
+        return Outcome(example.id, example.references, prediction, nll, tokens, example.fields, group)
+
     def _line(self, outcome: Outcome, more: Mapping[str, Any]) -> dict[str, Any]:
-        line: dict[str, Any] = {"id": outcome.id, "reference": outcome.reference, "prediction": outcome.prediction}
+        line: dict[str, Any] = {"id": outcome.id, "input": self._inputs[outcome.id]}
+        line |= {"reference": outcome.reference, "prediction": outcome.prediction}
+        if outcome.group is not None:
+            line["group"] = outcome.group
         line |= more
         if not self._classifies:
             if len(outcome.references) > 1:
@@ -249,8 +275,13 @@ class Evaluator:
         return matrix
 
 
-def _outcome(example: Example, prediction: str, *, nll: float = math.nan, tokens: int = 0) -> Outcome:
-    return Outcome(example.id, example.references, prediction, nll, tokens, example.fields)
+def label_likelihoods(
+    model: Any, renderer: AnyRenderer, prompts: list[list[int]], labels: Sequence[str]
+) -> list[list[float]]:
+    """How likely each label is after each prompt, ``[prompts, labels]``, in nats; not calibrated."""
+    if isinstance(renderer, EncoderRenderer):
+        return label_scores(model, prompts, renderer.tokenizer.pad_token_id or 0)
+    return log_likelihoods(model, prompts, [[renderer.answer(label) for label in labels]] * len(prompts))
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

@@ -9,6 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from training_image.evaluate.score import Ids, common_prefix, copy_cache, evaluating, prefix_cache
+from training_image.sharding import is_sharded
 
 _MOST_ROWS = {"cpu": 32}
 _MOST_ROWS_ACCELERATOR = 128
@@ -42,6 +43,8 @@ def generate(
     answers: list[list[int]] = [[] for _ in prompts]
     with evaluating(model):
         cache = prefix_cache(model, prompts[0][:shared]) if shared else None
+        if cache is None:  # padding behind a shared beginning would push it out of a sliding window
+            shared = 0
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             some = [prompts[row] for row in batch]
@@ -69,6 +72,7 @@ def _batch(model: Any, prompts: Sequence[Ids], shared: int, cache: Any, settings
         input_ids=torch.tensor(ids, device=model.device),
         attention_mask=torch.tensor(mask, device=model.device),
         generation_config=settings,
+        synced_gpus=is_sharded(model),  # no process ends while another has to run the layers with it
         **own,
     )[:, width:].tolist()
     return found

@@ -21,7 +21,8 @@ def guards(history: Sequence[Mapping[str, Any]]) -> list[Guard]:
     first four, as each explains the ones after it.
     """
     train = _series(history, "train/loss")
-    norms = _series(history, "train/grad_norm")
+    # A norm that is no number is of a step that the fp16 scaler skipped; without a scaler it ends the training.
+    norms = [(step, norm) for step, norm in _series(history, "train/grad_norm") if math.isfinite(norm)]
     found: list[Guard] = []
     for look in (_diverged, _too_high, _dead, _too_low):
         guard = look(train, norms)
@@ -47,15 +48,14 @@ def _ends(series: Series) -> tuple[float, float]:
 
 
 def _diverged(train: Series, norms: Series) -> Guard | None:
-    for name, series in (("loss", train), ("gradient norm", norms)):
-        broken = next((step for step, value in series if not math.isfinite(value)), None)
-        if broken is not None:
-            return _guard(
-                "diverged",
-                f"the {name} was not a number at step {broken}",
-                "Lower train.learning_rate to a third and look for broken rows with `ftlaunch check`.",
-            )
-    return None
+    broken = next((step for step, value in train if not math.isfinite(value)), None)
+    if broken is None:
+        return None
+    return _guard(
+        "diverged",
+        f"the loss was not a number at step {broken}",
+        "Lower train.learning_rate to a third and look for broken rows with `ftlaunch check`.",
+    )
 
 
 def _too_high(train: Series, norms: Series) -> Guard | None:

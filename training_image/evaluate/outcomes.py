@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from training_image.data.examples import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Outcome:
     """Tokens that `nll` sums over."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The row as it was, for slices."""
+    group: int | None = None
+    """Number of the row's value of ``data.group`` among the test rows; None: the row is alone."""
 
     @property
     def reference(self) -> str:
@@ -40,7 +44,7 @@ class Evaluation:
     """In the order of the test split, the same in every evaluation."""
     metrics: dict[str, float]
     ci95: dict[str, tuple[float, float]]
-    """Percentile bootstrap over the test examples, 95 %."""
+    """Percentile bootstrap over the test examples, or their groups, 95 %."""
     seconds: float
     predictions: list[dict[str, Any]]
     """Lines of ``predictions/NAME.jsonl``."""
@@ -60,6 +64,12 @@ class Evaluation:
         return len(self.outcomes)
 
     @property
+    def groups(self) -> int | None:
+        """Number of groups that the intervals draw whole, a row without one counted as one; None without groups."""
+        grouped = any(outcome.group is not None for outcome in self.outcomes)
+        return len(set(units(self.outcomes))) if grouped else None
+
+    @property
     def k(self) -> int | None:
         """Number of few-shot examples; None where there are none by design."""
         return None if self.shots is None else len(self.shots)
@@ -67,6 +77,8 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """The entry of ``evaluations`` in result.json."""
         entry: dict[str, Any] = {"n": self.n}
+        if self.groups is not None:
+            entry["groups"] = self.groups
         if self.shots is not None:
             entry |= {"k": self.k, "shots": self.shots}
         entry |= {
@@ -81,6 +93,20 @@ class Evaluation:
         if self.notes:
             entry["notes"] = self.notes
         return entry
+
+
+def units(outcomes: Sequence[Outcome]) -> list[int]:
+    """For each outcome the number of what a bootstrap draws together: all rows of its group, or it alone."""
+    numbers: dict[str, int] = {}
+    names = (f"row {row}" if each.group is None else f"group {each.group}" for row, each in enumerate(outcomes))
+    return [numbers.setdefault(name, len(numbers)) for name in names]
+
+
+def group_numbers(rows: Sequence[Example], column: str | None) -> dict[str, int]:
+    """`Outcome.group` by row id: numbers, as a value (a patient's) has no place in results."""
+    numbers: dict[str, int] = {}
+    values = {row.id: row.fields.get(column) for row in rows} if column is not None else {}
+    return {own: numbers.setdefault(str(value), len(numbers)) for own, value in values.items() if value is not None}
 
 
 def finite(value: float) -> float | None:

@@ -32,12 +32,15 @@ _LOGIT_CELLS = 2**26
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Without gradients and dropout; the model goes back to the mode that it was in."""
-    training = model.training
+def evaluating(model: Any) -> Iterator[None]:
+    """Without gradients and dropout; the model goes back to the mode that it was in.
+
+    Under autocast where the base is in 16 bits, as in training: modules trained whole are in fp32 beside it.
+    """
+    training, dtype = model.training, model.dtype
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
             yield
     finally:
         model.train(training)
@@ -103,28 +106,37 @@ def plain_log_likelihoods(
     pairs = [(row, place) for row, some in enumerate(continuations) for place in range(len(some))]
     pairs.sort(key=lambda pair: len(prompts[pair[0]]) + len(continuations[pair[0]][pair[1]]))
     scores = [[0.0] * len(some) for some in continuations]
+    most = _most_positions(model)
     with evaluating(model):
-        for batch in _padded_batches(prompts, continuations, pairs, batch_tokens):
-            found = _plain_batch(model, [(prompts[row], continuations[row][place]) for row, place in batch])
+        for batch in _padded_batches(prompts, continuations, pairs, batch_tokens, most):
+            found = _plain_batch(model, [(prompts[row], continuations[row][place]) for row, place in batch], most)
             for (row, place), score in zip(batch, found, strict=True):
                 scores[row][place] = score
     return scores
 
 
+def _most_positions(model: Any) -> int:
+    """Positions whose logits may exist at a time."""
+    return max(1, _LOGIT_CELLS // int(model.config.get_text_config().vocab_size))
+
+
 def _padded_batches(
-    prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]], pairs: list[tuple[int, int]], size: int
+    prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]], pairs: list[tuple[int, int]], size: int, most: int
 ) -> Iterator[list[tuple[int, int]]]:
     batch: list[tuple[int, int]] = []
+    shortest = 0  # prompt of the batch: from its end on logits are needed in all of its rows
     for row, place in pairs:  # from short to long, so the newest is the longest
         length = len(prompts[row]) + len(continuations[row][place])
-        if batch and length * (len(batch) + 1) > size:
+        shortest = min(shortest, len(prompts[row])) if batch else len(prompts[row])
+        if batch and (len(batch) + 1) * max(length / size, (length - shortest) / most) > 1:
             yield batch
-            batch = []
+            batch, shortest = [], len(prompts[row])
         batch.append((row, place))
     yield batch
 
 
-def _plain_batch(model: Any, pairs: list[tuple[Ids, Ids]]) -> list[float]:
+def _plain_batch(model: Any, pairs: list[tuple[Ids, Ids]], most: int) -> list[float]:
+    """Sums for each pair; a row with more answer than ``most`` positions is run again for each part of it."""
     length = max(len(prompt) + len(answer) for prompt, answer in pairs)
     start = min(len(prompt) for prompt, _ in pairs) - 1
     ids = torch.zeros((len(pairs), length), dtype=torch.long)
@@ -133,13 +145,18 @@ def _plain_batch(model: Any, pairs: list[tuple[Ids, Ids]]) -> list[float]:
         ids[row, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
         mask[row, : len(prompt) + len(answer)] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=length - start).logits
-    logits = logits[:, -(length - start) :]
-    scores = []
-    for row, (prompt, answer) in enumerate(pairs):
-        kept = logits[row, len(prompt) - 1 - start : len(prompt) + len(answer) - 1 - start].float()
-        chosen = kept.gather(-1, ids[row, len(prompt) : len(prompt) + len(answer), None])
-        scores.append(float((chosen[:, 0] - kept.logsumexp(-1)).sum()))
+    scores = [0.0] * len(pairs)
+    for part in torch.arange(start, length - 1, device=model.device).split(max(1, most // len(pairs))):
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=part).logits
+        if logits.shape[1] != len(part):  # a model without `logits_to_keep` gives them all
+            logits = logits[:, part]
+        first, last = int(part[0]), int(part[-1]) + 1
+        for row, (prompt, answer) in enumerate(pairs):
+            begin, end = max(first, len(prompt) - 1), min(last, len(prompt) + len(answer) - 1)
+            if begin < end:
+                kept = logits[row, begin - first : end - first].float()
+                chosen = kept.gather(-1, ids[row, begin + 1 : end + 1, None])
+                scores[row] += float((chosen[:, 0] - kept.logsumexp(-1)).sum())
     return scores
 
 
@@ -172,7 +189,7 @@ def _packed(
     shared: int,
     size: int,
 ) -> list[list[float]]:
-    kept_most = max(1, _LOGIT_CELLS // model.config.get_text_config().vocab_size)
+    kept_most = _most_positions(model)
     costs = [_cost(prompt, some, shared) for prompt, some in zip(prompts, continuations, strict=True)]
     scores: list[list[float]] = [[] for _ in prompts]
     # Longest first: if memory does not suffice, that is known at once.
