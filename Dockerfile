@@ -31,7 +31,8 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
        gcc libc6-dev $([ -e "$header" ] || echo libpython3-dev) \
     && rm -rf /var/log/apt /var/log/dpkg.log /usr/share/doc /usr/share/man
 
-# torch makes a layer of its own, which seldom changes. Every file must have its hash in the lock.
+# torch makes a layer of its own, which seldom changes. Every file must have its hash in the lock. What only torch's own
+# tests and the compiling of extensions read is left out.
 FROM pip AS torch-cpu
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=wheels,target=/wheels \
     --mount=type=bind,source=training_image/requirements.lock,target=/requirements.lock \
@@ -39,7 +40,8 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=wheels,t
     python3 -m venv --without-pip /opt/venv && sed -n '/^torch==/,/[^\\]$/p' /requirements.lock >/tmp/torch.lock \
     && if ls /wheels/torch-*+cpu-*.whl >/dev/null 2>&1; then from="--no-index --find-links /wheels"; \
        else from="--index-url https://download.pytorch.org/whl/cpu"; fi \
-    && /pip/bin/pip --python /opt/venv/bin/python install --quiet --no-deps --require-hashes $from -r /tmp/torch.lock
+    && /pip/bin/pip --python /opt/venv/bin/python install --quiet --no-deps --require-hashes $from -r /tmp/torch.lock \
+    && cd /opt/venv/lib/python3*/site-packages/torch && rm -rf test include bin/test_* bin/*Test bin/protoc*
 
 FROM pip AS torch-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -48,11 +50,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     python3 -m venv --without-pip /opt/venv && sed -n '/^torch==/,/[^\\]$/p' /requirements.lock >/tmp/torch.lock \
     && /pip/bin/pip --python /opt/venv/bin/python install --quiet --no-deps --require-hashes \
-       -r /tmp/torch.lock -r /requirements.cuda.lock
+       -r /tmp/torch.lock -r /requirements.cuda.lock \
+    && cd /opt/venv/lib/python3*/site-packages/torch && rm -rf test include bin/test_* bin/*Test bin/protoc*
 
 FROM torch-${TORCH} AS torch
 
+# Left out: the packages' own tests, and bitsandbytes' libraries for other accelerators than torch's.
 FROM compiler-${TORCH} AS packages
+ARG TORCH
 COPY --from=torch /opt/venv /opt/venv
 RUN --mount=type=bind,from=pip,source=/pip,target=/pip --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/wheels \
@@ -60,7 +65,11 @@ RUN --mount=type=bind,from=pip,source=/pip,target=/pip --mount=type=cache,target
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     && /pip/bin/pip --python /opt/venv/bin/python install --quiet --require-hashes --find-links /wheels -r /requirements.lock \
-    && /pip/bin/pip --python /opt/venv/bin/python check
+    && /pip/bin/pip --python /opt/venv/bin/python check \
+    && cd /opt/venv/lib/python3*/site-packages && find . -type d -name tests -prune -exec rm -rf {} + \
+    && case $TORCH in cpu) keep=cpu;; cuda) keep=cuda$(python -c 'import torch; print(torch.version.cuda.replace(".", ""))');; esac \
+    && ls "bitsandbytes/libbitsandbytes_$keep.so" \
+    && find bitsandbytes -name 'libbitsandbytes_*' ! -name "*_cpu.so" ! -name "*_$keep.so" -delete
 
 FROM packages AS extra-without
 FROM packages AS extra-with
@@ -73,7 +82,7 @@ RUN --mount=type=bind,from=pip,source=/pip,target=/pip --mount=type=cache,target
 
 FROM extra-${EXTRA}
 # Any user may run it: the home is a folder everybody can write, and a user without a name has one.
-ENV PYTHONPATH=/opt/ftlaunch PYTHONUNBUFFERED=1 HOME=/tmp USER=ftlaunch LOGNAME=ftlaunch
+ENV FTLAUNCH_IN_IMAGE=1 PYTHONPATH=/opt/ftlaunch PYTHONUNBUFFERED=1 HOME=/tmp USER=ftlaunch LOGNAME=ftlaunch
 COPY training_image /opt/ftlaunch/training_image
 WORKDIR /opt/ftlaunch
 # SageMaker runs IMAGE train, and wants the exec form. Python is process 1 and takes SIGTERM itself.
@@ -83,6 +92,8 @@ ARG VERSION=unknown
 ARG LOCK_SHA256=unknown
 ARG CONTENT_SHA256=unknown
 ARG TORCH
+# Every result names the image that made it.
+ENV FTLAUNCH_IMAGE_DIGEST=sha256:$CONTENT_SHA256
 LABEL org.opencontainers.image.title="ftlaunch training image" org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.licenses="Apache-2.0" \
       ftlaunch.lock.sha256="$LOCK_SHA256" ftlaunch.content.sha256="$CONTENT_SHA256" ftlaunch.torch="$TORCH"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import os
 import sys
 from pathlib import Path
 
 from training_image import secrets
-from training_image.errors import BAD_INPUT, DONE, InputError, OutOfMemory, RunError
+from training_image.errors import BAD_INPUT, DONE, InputError, OutOfMemory, RunError, Stopped, is_out_of_memory
 from training_image.platform import Platform, StopSignal, detect
 
 _COMMANDS = "train: all of it; baseline: no training; check: only the data, as JSON on standard output"
@@ -32,14 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
         stop = StopSignal()
         stop.install()
         platform = detect({name: value for name, value in vars(given).items() if name != "command"})
-        return _command(given.command, platform, stop)
-    except RunError as error:
+        if platform.deadline is not None:
+            os.environ["FTLAUNCH_DEADLINE"] = str(platform.deadline)  # for the processes that this one starts
+        return _command(given.command, platform, stop, sys.argv[1:] if arguments is None else arguments)
+    except (RunError, Stopped) as error:
         return _fail(error, platform)
     except (OSError, MemoryError) as error:
         return _fail(_translated(error), platform)
     except RuntimeError as error:
-        # torch's allocator of the CPU says so in words only.
-        if "not enough memory" not in str(error):
+        if not is_out_of_memory(error):
             _leave_failure(f"{type(error).__name__}: {error}", platform)
             raise
         return _fail(_translated(MemoryError()), platform)
@@ -48,12 +48,19 @@ def main(arguments: list[str] | None = None) -> int:
         raise
 
 
-def _command(command: str, platform: Platform, stop: StopSignal) -> int:
+def _command(command: str, platform: Platform, stop: StopSignal, arguments: list[str]) -> int:
     """Everything heavy is imported here, after the signals are heard."""
+    # torch's threads sleep while they wait, instead of spinning: spinning makes two jobs that share the cores up to
+    # fifty times slower. To be set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not platform.main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all, to the end
     secrets.load(os.environ)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that it could fetch
+    from training_image.launch import launch
+
+    code = launch(command, arguments)
+    if code is not None:
+        return code
     from training_image.run import read_spec, run
 
     if command == "check":
@@ -62,7 +69,13 @@ def _command(command: str, platform: Platform, stop: StopSignal) -> int:
         report = check(read_spec(platform), platform.data)
         print(json.dumps(report.as_json(), ensure_ascii=False, default=str))
         return DONE if report.ok else BAD_INPUT
-    run(platform, stop, baselines_only=command == "baseline")
+    spec = read_spec(platform)
+    if spec.goal == "screen":
+        from training_image.screen import screen
+
+        screen(platform, spec)
+    else:
+        run(platform, stop, baselines_only=command == "baseline")
     return DONE
 
 
@@ -73,7 +86,7 @@ def _translated(error: OSError | MemoryError) -> RunError:
     return InputError(f"cannot read or write{place}: {error.strerror or error}", hint="Is the disk full or read-only?")
 
 
-def _fail(error: RunError, platform: Platform | None) -> int:
+def _fail(error: RunError | Stopped, platform: Platform | None) -> int:
     text = f"{error.message}\n  {error.hint}" if error.hint else error.message
     print(f"error: {text}", file=sys.stderr, flush=True)
     _leave_failure(text, platform)

@@ -1,10 +1,12 @@
 """From the rows of one optimizer step to micro-batches, and the loss of one.
 
-Three layouts:
+Four layouts:
 
 * ``shared``: rows laid end to end, and the tokens that all of them begin with (system turn, instruction) laid down
-  once before them. A mask of ours lets each token see the common beginning and its own row only. The loss and its
-  gradient are those of the rows one by one, at a part of their tokens. For plain causal attention under sdpa or eager.
+  once before them. Each token sees the common beginning and its own row only (`training_image.attention`; under eager
+  a mask). The loss and its gradient are those of the rows one by one, at a part of their tokens. For plain causal
+  attention under sdpa or eager.
+* ``ragged``: the same, attended by a GPU's kernel for rows of any length.
 * ``packed``: rows laid end to end, kept apart by ``position_ids`` that start anew with each row, no mask and no cache.
   For kernels that take no mask of ours (flash attention), and for sliding windows.
 * ``padded``: rows of like length together, padded on the right.
@@ -15,6 +17,7 @@ tried on the very model before it is used (`training_image.isolation`).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +27,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from training_image.attention import Rows, rows_at
 from training_image.data.examples import IGNORED, Sample
 
-Layout = Literal["shared", "packed", "padded"]
+Layout = Literal["ragged", "shared", "packed", "padded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +40,23 @@ class MicroBatch:
     input_ids: Tensor
     position_ids: Tensor
     attention_mask: Tensor | None
-    """``[1, 1, tokens, tokens]`` booleans when shared, ``[rows, tokens]`` when padded, None when packed."""
+    """``[rows, tokens]`` when padded, else None."""
     sources: Tensor
     """Flat positions whose next token is supervised, ``[supervised]``; one may stand there more than once."""
     targets: Tensor
     """Those tokens, ``[supervised]``."""
+    rows: Rows | None = None
+    """Where the rows lie when shared or ragged."""
+    owners: Tensor | None = None
+    """Which row each token is of then, -1 for the common beginning, ``[tokens]``."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on a device."""
         mask = None if self.attention_mask is None else self.attention_mask.to(device)
         moved = [each.to(device) for each in (self.input_ids, self.position_ids, self.sources, self.targets)]
-        return MicroBatch(moved[0], moved[1], mask, moved[2], moved[3])
+        rows = None if self.rows is None else self.rows.to(device)
+        owners = None if self.owners is None else self.owners.to(device)
+        return MicroBatch(moved[0], moved[1], mask, moved[2], moved[3], rows, owners)
 
 
 def supervised_tokens(samples: Sequence[Sample]) -> int:
@@ -61,9 +71,17 @@ def step_order(rows: int, epoch: int, seed: int) -> list[int]:
     return order
 
 
+def part_of_process(samples: Sequence[Sample], rank: int, size: int) -> list[Sample]:
+    """The rows of a step that one of ``size`` processes takes: dealt out from the longest to the shortest, there and
+    back, so that all have about as many tokens, whatever micro-batches each makes of its own."""
+    ordered = sorted(samples, key=lambda sample: -len(sample.input_ids))
+    return [sample for place, sample in enumerate(ordered) if place % (2 * size) in (rank, 2 * size - 1 - rank)]
+
+
 def micro_batches(samples: Sequence[Sample], tokens: int, layout: Layout, pad: int) -> list[MicroBatch]:
     """Lay one step's rows into forward passes of at most ``tokens`` tokens (one long row may be more)."""
-    prefix = common_beginning(samples) if layout == "shared" else 0
+    shares = layout in ("shared", "ragged")
+    prefix = common_beginning(samples) if shares else 0
     groups: list[list[Sample]] = []
     for sample in sorted(samples, key=lambda sample: -len(sample.input_ids)):
         for group in groups:
@@ -72,8 +90,8 @@ def micro_batches(samples: Sequence[Sample], tokens: int, layout: Layout, pad: i
                 break
         else:
             groups.append([sample])
-    if layout == "shared":
-        return [_shared(group, prefix) for group in groups]
+    if shares:
+        return [_shared(group, prefix, ragged=layout == "ragged") for group in groups]
     return [_packed(group) if layout == "packed" else _padded(group, pad) for group in groups]
 
 
@@ -99,7 +117,7 @@ def _size(group: Sequence[Sample], layout: Layout, prefix: int) -> int:
     return sum(lengths) - prefix * (len(lengths) - 1)
 
 
-def _shared(group: Sequence[Sample], prefix: int) -> MicroBatch:
+def _shared(group: Sequence[Sample], prefix: int, *, ragged: bool) -> MicroBatch:
     ids = list(group[0].input_ids[:prefix])
     positions = list(range(prefix))
     owners = [-1] * prefix
@@ -115,10 +133,10 @@ def _shared(group: Sequence[Sample], prefix: int) -> MicroBatch:
         ids += own
         positions += range(prefix, prefix + len(own))
         owners += [row] * len(own)
-    owner = torch.tensor(owners)
-    mask = ((owner[:, None] == owner[None, :]) | (owner == -1)[None, :]).tril()[None, None]
+    rows = rows_at(prefix, [len(sample.input_ids) - prefix for sample in group], ragged=ragged)
+    laid = [torch.tensor(each) for each in (sources, targets)]
     return MicroBatch(
-        torch.tensor([ids]), torch.tensor([positions]), mask, torch.tensor(sources), torch.tensor(targets)
+        torch.tensor([ids]), torch.tensor([positions]), None, laid[0], laid[1], rows, torch.tensor(owners)
     )
 
 
@@ -158,46 +176,64 @@ def token_loss(model: Any, batch: MicroBatch, chunk: int | None = None) -> Tenso
     ``chunk``: at most so many positions of logits exist at a time, and are computed again for the gradient; for models
     that `training_image.isolation.takes_chunks` has found to have a plain head.
     """
-    if chunk is not None and len(batch.targets) > chunk:
+    if chunk is not None and len(batch.targets):
         return _chunked_loss(model, batch, chunk)
     return token_losses(model, batch).sum()
 
 
 def token_losses(model: Any, batch: MicroBatch) -> Tensor:
     """The loss of each supervised token in nats, ``[supervised]``."""
+    return torch.nn.functional.cross_entropy(kept_logits(model, batch).float(), batch.targets, reduction="none")
+
+
+def kept_logits(model: Any, batch: MicroBatch) -> Tensor:
+    """Logits before the supervised tokens, as the model gives them, ``[supervised, vocabulary]``."""
     width = batch.input_ids.shape[1]
     columns = torch.unique(batch.sources % width)
     logits = model(**_inputs(model, batch), logits_to_keep=columns).logits
     if logits.shape[1] != len(columns):  # a model without `logits_to_keep` gives them all
         logits = logits[:, columns]
     places = torch.searchsorted(columns, batch.sources % width)
-    kept = logits[batch.sources // width, places].float()
-    return torch.nn.functional.cross_entropy(kept, batch.targets, reduction="none")
+    kept: Tensor = logits[batch.sources // width, places]
+    return kept
+
+
+def head_and_hidden(model: Any, batch: MicroBatch) -> tuple[Any, Tensor]:
+    """The module that gives the logits, and the states before the supervised tokens, ``[supervised, width]``."""
+    causal = model.get_base_model()
+    hidden = causal.get_decoder()(**_inputs(model, batch)).last_hidden_state.flatten(0, 1)[batch.sources]
+    return causal.get_output_embeddings(), hidden
 
 
 def _chunked_loss(model: Any, batch: MicroBatch, chunk: int) -> Tensor:
-    causal = model.get_base_model()
-    head = causal.get_output_embeddings()
-    hidden = causal.get_decoder()(**_inputs(model, batch)).last_hidden_state.flatten(0, 1)[batch.sources]
+    head, hidden = head_and_hidden(model, batch)
 
     def loss(part: Tensor, targets: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(head(part).float(), targets, reduction="sum")
 
     total = torch.zeros((), device=hidden.device)
-    for part, targets in zip(hidden.split(chunk), batch.targets.split(chunk), strict=True):
+    parts = math.ceil(len(batch.targets) / chunk)  # even ones: matrix libraries round a rest of a few rows coarsely
+    if parts == 1:
+        return loss(hidden, batch.targets)
+    for part, targets in zip(hidden.tensor_split(parts), batch.targets.tensor_split(parts), strict=True):
         total = total + checkpoint(loss, part, targets, use_reentrant=False)
     return total
 
 
 def _inputs(model: Any, batch: MicroBatch) -> dict[str, Any]:
-    mask = batch.attention_mask
-    if mask is not None and mask.dim() == 4 and model.config._attn_implementation == "eager":
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "attention_mask": batch.attention_mask,
+        "use_cache": False,
+    }
+    if batch.owners is None:
+        return inputs
+    owners = batch.owners
+    mask = ((owners[:, None] == owners[None, :]) | (owners == -1)[None, :]).tril()[None, None]
+    if model.config._attn_implementation == "eager":
         # Eager attention adds its mask to the scores; sdpa takes booleans.
         lowest = torch.finfo(model.dtype).min
         mask = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, lowest)
-    return {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "attention_mask": mask,
-        "use_cache": False,
-    }
+        return inputs | {"attention_mask": mask}
+    return inputs | {"attention_mask": mask, "packed_rows": batch.rows}

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import pickle
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ class Progress:
     """Tokens of all rows seen; a beginning that rows share counts in each."""
     supervised_tokens: int = 0
     seconds: float = 0.0
+    """Of the optimizer steps alone."""
     resumed_from: int | None = None
     stopped_by: str | None = None
     """epochs, max_steps, patience or deadline, once the training has ended."""
@@ -172,6 +174,6 @@ def load_adapter_state(model: Any, state: Mapping[str, Tensor]) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")  # processes of one job may write the same file at once
     new.write_bytes(content)
     new.replace(path)

@@ -32,14 +32,17 @@ _PACKAGES = (
 class Outputs:
     """The output folder of one job, written by its main process."""
 
-    def __init__(self, folder: Path, *, known: bool) -> None:
-        """``known``: an earlier start of this job may have written here.
+    def __init__(self, folder: Path, *, known: bool, main: bool = True) -> None:
+        """``known``: an earlier start of this job may have written here. ``main``: whether this process is the one that
+        writes; the others do not look, as they would see what it writes meanwhile.
 
         Raises InputError for a folder that cannot be written, is nearly full or holds anything that is not this job's.
         """
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if not main:
+                return
             (folder / ".probe").write_bytes(b"")
             (folder / ".probe").unlink()
             others = sorted(path.name for path in folder.iterdir() if path.name != "lost+found")
@@ -65,12 +68,19 @@ class Outputs:
         lines = [json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in evaluation.predictions]
         self._text(f"predictions/{evaluation.name}.jsonl", "".join(lines))
 
-    def adapter(self, model: Any, tokenizer: Any, template: str | None, spec: Spec) -> Path:
-        """Save adapter and tokenizer; ``template``: the chat template of a tokenizer that has none of its own."""
+    def adapter(
+        self, model: Any, tokenizer: Any, template: str | None, spec: Spec, initial: Path | None = None
+    ) -> Path:
+        """Save adapter and tokenizer; ``template``: the chat template of a tokenizer that has none of its own.
+
+        ``initial``: the adapter before the training, where it began with a part of the base; what is saved stands on
+        the untouched base then, at twice the rank.
+        """
         folder = self.folder / "adapter"
         new = self.folder / "adapter.new"
         shutil.rmtree(new, ignore_errors=True)
-        model.save_pretrained(str(new), safe_serialization=True)
+        before = None if initial is None else str(initial)
+        model.save_pretrained(str(new), path_initial_model_for_weight_conversion=before)
         (new / "README.md").unlink(missing_ok=True)  # peft's empty card; ours stands one folder up
         _normalise(new / "adapter_config.json", spec)
         if template is not None:
@@ -81,9 +91,10 @@ class Outputs:
         return folder
 
     def finish(self, result: Mapping[str, Any], spec: Spec, environment: Mapping[str, Any]) -> None:
-        """Write result.json and the model card, then the manifest over everything."""
+        """Write result.json and, where there is a verdict, the model card, then the manifest over everything."""
         self._text("result.json", json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False))
-        self._text("README.md", model_card(result, spec, environment))
+        if result["verdict"] is not None:
+            self._text("README.md", model_card(result, spec, environment))
         files = {
             str(path.relative_to(self.folder)): {"sha256": _sha256(path), "bytes": path.stat().st_size}
             for path in sorted(self.folder.rglob("*"))
@@ -139,8 +150,8 @@ def _line(values: Mapping[str, float]) -> str:
     return json.dumps(finite) + "\n"
 
 
-def environment(seed: int) -> dict[str, Any]:
-    """Versions, device and seed, for whoever wants to repeat the run."""
+def environment(seed: int, data: Mapping[str, str]) -> dict[str, Any]:
+    """Versions, device, seed, and the SHA-256 of each file of rows, for whoever wants to repeat the run."""
     packages = {}
     for name in _PACKAGES:
         try:
@@ -155,6 +166,7 @@ def environment(seed: int) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "image_digest": os.environ.get("FTLAUNCH_IMAGE_DIGEST"),
         "seed": seed,
+        "data": dict(data),
     }
 
 

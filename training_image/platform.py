@@ -9,12 +9,13 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from training_image.contracts import CONTRACTS, Contract
+from training_image.contracts import CHECKPOINTS, CONTRACTS, DATA, OUTPUT, SAGEMAKER, Contract
 from training_image.errors import InputError, Stopped
 
 
@@ -38,7 +39,8 @@ class Platform:
     failure_limit: int = 0
     """Characters that the service takes of it."""
     mirror: Path | None = None
-    """Where a copy of the output goes, for a service that keeps nothing of a stopped or failed job's output."""
+    """Where a copy of the output goes: for a service that keeps nothing of a stopped or failed job's output, or whose
+    output lies in a bucket."""
 
     @property
     def main(self) -> bool:
@@ -55,30 +57,46 @@ def detect(flags: Mapping[str, str | None], environment: Mapping[str, str] | Non
     env = os.environ if environment is None else environment
     contract = _contract(env)
     places: dict[str, Path] = {}
-    for name in ("data", "output", "checkpoints"):
+    for name in (DATA, OUTPUT, CHECKPOINTS):
         places[name] = Path(_given(name, flags, env) or _of_contract(contract, name, env) or "")
         if places[name] == Path(""):
             raise InputError(f"where is {name}?", hint=f"Give --{name} FOLDER or set FTLAUNCH_{name.upper()}.")
+    output, mirror = places["output"], None
+    if contract and contract.output_lost_on_failure:
+        mirror = places["checkpoints"] / "output"
+    elif contract and contract.scratch and (contract.output is None or not _given("output", flags, env)):
+        # a service without a folder of its own names its bucket in the job's command
+        output, mirror = Path(contract.scratch), output
     spec = _given("spec", flags, env)
-    deadline = _given("deadline", flags, env)
-    try:
-        end = None if deadline is None else float(deadline)
-    except ValueError:
-        raise InputError(f"--deadline {deadline}: not a number of Unix seconds") from None
     return Platform(
         name=contract.service if contract else _here(env),
         spec=Path(spec) if spec else places["data"] / "spec.json",
         data=places["data"],
-        output=places["output"],
+        output=output,
         checkpoints=places["checkpoints"],
-        deadline=end,
+        deadline=_deadline(flags, env),
         rank=int(env.get("RANK", "0")),
         world_size=int(env.get("WORLD_SIZE", "1")),
         local_rank=int(env.get("LOCAL_RANK", "0")),
         failure_limit=contract.failure_limit if contract else 0,
-        mirror=places["checkpoints"] / "output" if contract and contract.output_lost_on_failure else None,
+        mirror=mirror,
         failure_file=Path(contract.failure_file) if contract and contract.failure_file else None,
     )
+
+
+def _deadline(flags: Mapping[str, str | None], env: Mapping[str, str]) -> float | None:
+    """Unix seconds at which the job must have ended: as told, or so many seconds from now (``FTLAUNCH_MAX_SECONDS``),
+    for a service that counts a job's time from its start."""
+    told, limit = _given("deadline", flags, env), env.get("FTLAUNCH_MAX_SECONDS")
+    try:
+        if told is not None:
+            return float(told)
+        return None if limit is None else time.time() + float(limit)
+    except ValueError:
+        what = (
+            f"--deadline {told}: not a number of Unix seconds" if told else f"FTLAUNCH_MAX_SECONDS={limit}: no number"
+        )
+        raise InputError(what) from None
 
 
 def _contract(env: Mapping[str, str]) -> Contract | None:
@@ -101,12 +119,10 @@ def _given(name: str, flags: Mapping[str, str | None], env: Mapping[str, str]) -
 def _of_contract(contract: Contract | None, name: str, env: Mapping[str, str]) -> str | None:
     if contract is None:
         return None
-    if contract.service == "vertex":
-        # Vertex gives gs:// addresses; the buckets are mounted below /gcs.
-        variable = {"output": "AIP_MODEL_DIR", "checkpoints": "AIP_CHECKPOINT_DIR"}.get(name)
-        address = env.get(variable, "") if variable else ""
-        return address.replace("gs://", "/gcs/", 1).rstrip("/") or None
-    return {"data": contract.data, "output": contract.output, "checkpoints": contract.checkpoints}[name]
+    if contract.variables:
+        address = env.get(contract.variables.get(name, ""), "")
+        return address.replace(*contract.address, 1).rstrip("/") or None
+    return {DATA: contract.data, OUTPUT: contract.output, CHECKPOINTS: contract.checkpoints}[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +140,7 @@ def hosts(environment: Mapping[str, str] | None = None) -> Hosts:
     Azure ML needs none of it: its PyTorch distribution sets torch's own variables.
     """
     env = os.environ if environment is None else environment
-    resources = Path(env.get("FTLAUNCH_RESOURCE_CONFIG", "/opt/ml/input/config/resourceconfig.json"))
+    resources = Path(env.get("FTLAUNCH_RESOURCE_CONFIG") or SAGEMAKER.marker_file or "")
     if resources.exists():
         told = json.loads(resources.read_text())
         names = tuple(sorted(told["hosts"]))

@@ -26,6 +26,8 @@ class Processes:
         self.device = device or torch.device("cpu")
         if size > 1 and not dist.is_initialized():
             backend = "nccl" if self.device.type == "cuda" else "gloo"
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
             # The others wait while the first one evaluates.
             dist.init_process_group(backend, timeout=timedelta(hours=24))
 
@@ -50,6 +52,14 @@ class Processes:
     def any(self, value: bool) -> bool:
         """Whether it is so in any process, so that all decide alike."""
         return self.sum(float(value)) > 0
+
+    def most(self, value: int) -> int:
+        """The largest value of all processes."""
+        if self.alone:
+            return value
+        largest = torch.tensor(value, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def of_first(self, value: float) -> float:
         """The first process's value."""

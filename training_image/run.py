@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
-import resource
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
-from transformers.utils import logging as transformers_logging
 
 from training_image import model as models
+from training_image import sharding
 from training_image.checkpoints import Checkpoints, Progress
-from training_image.data import Renderer, Sample, Splits, load_splits, render_splits
+from training_image.data import AnyRenderer, Sample, Splits, load_splits, render_splits, renderer_of
 from training_image.errors import InputError
 from training_image.evaluate import (
     Evaluation,
     Evaluator,
     Verdict,
     general_loss,
-    guards,
     not_needed,
-    slices,
     verdict,
 )
 from training_image.outputs import Outputs, environment, require_space
 from training_image.platform import Platform, StopSignal
 from training_image.processes import Processes
 from training_image.progress import emit, emit_mapping, say
+from training_image.result import result
 from training_image.spec import Spec
-from training_image.tracking import Tracker
+from training_image.studio import Studio
+from training_image.tracking import Trackers
 from training_image.train import Hooks, Report, Trainer, plan_steps
 
+T = TypeVar("T")
+
 _RESERVE = 2.5
-"""Before the deadline, this many times the zero-shot evaluation's seconds are kept for the final one."""
+"""Before the deadline, this many times the seconds of an evaluation are kept for the final one."""
 
 
 @dataclass(slots=True)
@@ -49,38 +51,64 @@ class Run:
     spec: Spec
     splits: Splits
     samples: dict[str, list[Sample]]
-    renderer: Renderer
+    renderer: AnyRenderer
     evaluator: Evaluator
     setting: models.Setting
     checkpoints: Checkpoints
     outputs: Outputs
     stop: StopSignal
     processes: Processes
+    studio: Studio
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     parameters: int = 0
     revision: str | None = None
+    links: dict[str, str] = field(default_factory=dict)
+    """Where each tracker shows the run."""
+    why: str = ""
+    """Why the base is sharded, or is not, over several processes."""
+
+    @property
+    def runs_base(self) -> bool:
+        """Whether this process has to be there where the base is run for all."""
+        return self.processes.first or self.setting.sharded
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Add the seconds of a part to `timings`."""
-        start = time.perf_counter()
+        """Add the seconds of a part to `timings`; those of another part inside it count there alone."""
+        start, before = time.perf_counter(), sum(self.timings.values())
         try:
             yield
         finally:
-            self.timings[name] = round(self.timings.get(name, 0.0) + time.perf_counter() - start, 3)
+            inside = sum(self.timings.values()) - before
+            seconds = time.perf_counter() - start - inside
+            self.timings[name] = round(self.timings.get(name, 0.0) + seconds, 3)
+
+    def with_base(self, make: Callable[[], T]) -> T:
+        """Made of the base by the first process, or where it is sharded by all together; all get the first one's."""
+        if not self.setting.sharded:
+            return self.processes.from_first(make)
+        made = make()
+        return self.processes.from_first(lambda: made)
+
+    def kept(self, find: Callable[[], T]) -> T:
+        """What the first process's checkpoints hold, where all that run the base have to know."""
+        return self.processes.from_first(find) if self.setting.sharded else find()
 
     def evaluate(self, name: str, make: Callable[[], Evaluation]) -> None:
         """Evaluate, or take what an earlier start has finished."""
-        found = self.checkpoints.evaluation(name)
+        found = self.kept(lambda: self.checkpoints.evaluation(name))
         if found is None:
             with self.timed("evaluate"):
                 found = make()
-            self.checkpoints.save_evaluation(found)
+            if self.processes.first:
+                self.checkpoints.save_evaluation(found)
         self.evaluations[name] = found
-        self.outputs.predictions(found)
+        if self.processes.first:
+            self.outputs.predictions(found)
         metric = self.spec.task.metric_name
         emit_mapping(name, {"n": found.n, metric: found.metrics[metric], "seconds": found.seconds})
+        self.studio.log({f"{name}/{metric}": found.metrics[metric]}, 0)
 
 
 def read_spec(platform: Platform) -> Spec:
@@ -102,6 +130,7 @@ def run(platform: Platform, stop: StopSignal, *, baselines_only: bool = False) -
     try:
         _run(job, baselines_only)
     finally:
+        job.studio.close()
         if platform.mirror is not None and platform.main:
             job.outputs.copy_to(platform.mirror)
 
@@ -110,44 +139,83 @@ def _run(job: Run, baselines_only: bool) -> None:
     with job.timed("load"):
         base = models.load_base(job.setting)
     job.parameters = models.parameters(base)
-    job.revision = models.revision(base) or job.spec.model.revision
+    job.revision = models.revision(job.setting) or job.spec.model.revision
     emit("load", model=job.spec.base_model, device=str(job.setting.device), dtype=job.setting.dtype_name)
     if not baselines_only:
         _require_space(job, base)
-    early, end = job.processes.from_first(lambda: _baselines(job, base, baselines_only))
+    if job.setting.sharded:
+        with job.timed("load"):
+            sharding.shard(base, job.processes)
+    if job.spec.goal == "trial":
+        _trial(job, base)
+        return
+    early, end = job.with_base(lambda: _baselines(job, base, baselines_only))
     if early is not None:
         if job.processes.first:
             _finish(job, early, None, None, None)
         return
-    before = _forgetting(job, base, "before") if job.processes.first else None
+    before = _forgetting(job, base, "before") if job.runs_base else None
     progress, trainer = _train(job, base, end)
-    if not job.processes.first:
+    if not job.runs_base:
         return
-    with job.timed("save"):
-        folder = job.outputs.adapter(trainer.model, job.renderer.tokenizer, job.renderer.plain_template, job.spec)
-    emit("save", folder="adapter")
-    with job.timed("load"):
-        tuned = models.load_adapter(trainer.unload(), folder)
+    base = None  # `_saved_and_loaded` may have to let go of it
+    tuned = _saved_and_loaded(job, trainer)
     job.evaluate("tuned", lambda: job.evaluator.tuned(tuned))
     after = _forgetting(job, tuned, "after")
+    if not job.processes.first:
+        return
     forgetting = None if before is None else {"before": before, "after": after, "unit": "nats/token"}
     _finish(job, verdict(job.evaluations, job.spec), progress, trainer, forgetting)
 
 
+def _saved_and_loaded(job: Run, trainer: Trainer) -> Any:
+    """The tuned model, from the files that the first process has written."""
+    folder = None
+    if job.processes.first:
+        with job.timed("save"):
+            initial = _initial(job) if job.spec.train.variant == "pissa" else None
+            renderer = job.renderer
+            folder = job.outputs.adapter(trainer.model, renderer.tokenizer, renderer.plain_template, job.spec, initial)
+        emit("save", folder="adapter")
+    with job.timed("load"):
+        base = trainer.unload()
+        if models.base_is_changed(job.spec, job.setting):
+            del base
+            gc.collect()  # two bases at a time may be more than the device holds
+            torch.cuda.empty_cache()
+            base = models.load_base(job.setting)
+        if job.setting.sharded:
+            return sharding.load_adapter(base, folder, job.processes)
+        assert folder is not None  # no other process comes here
+        return models.load_adapter(base, folder)
+
+
+def _trial(job: Run, base: Any) -> None:
+    """Train, and say how well the validation rows are answered: no test row is here, and no adapter is kept."""
+    deadline = job.platform.deadline
+    progress, trainer = _train(job, base, None if deadline is None else deadline - 10)
+    if job.processes.first:
+        _finish(job, None, progress, trainer, None)
+
+
 def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
     emit("start", job=spec.job, platform=platform.name)
-    _quiet()
-    fingerprint = _fingerprint(platform)
+    models.quiet()
+    fingerprint = fingerprint_of(platform)
     known = Checkpoints.belongs(platform.checkpoints, fingerprint)
-    outputs = Outputs(platform.output, known=known)
+    outputs = Outputs(platform.output, known=known, main=platform.main)
     checkpoints = Checkpoints(platform.checkpoints, fingerprint)
     splits = load_splits(spec, platform.data)
-    setting = models.choose(spec, platform.data, platform.local_rank)
-    renderer = Renderer(models.load_tokenizer(setting), spec, splits.labels)
+    setting = models.choose(spec, platform.data, platform.local_rank, splits.labels)
+    renderer = renderer_of(models.load_tokenizer(setting), spec, splits.labels, setting.config)
     samples = render_splits(spec, splits, renderer)
+    if spec.goal == "trial" and splits.test:
+        raise InputError("a trial must not be given test rows", "Give them to the job that trains the best settings.")
     if not any(sample.supervised for sample in samples["train"]):
         raise InputError("every token of the training rows is masked", "Check data.columns and data.max_length.")
     emit("check", **{name: len(rows) for name, rows in splits.named()})
+    processes = Processes(platform.rank, platform.world_size, setting.device)
+    setting, why = sharding.choose(setting, processes, spec.train, samples["train"])
     return Run(
         platform=platform,
         spec=spec,
@@ -159,75 +227,98 @@ def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
         checkpoints=checkpoints,
         outputs=outputs,
         stop=stop,
-        processes=Processes(platform.rank, platform.world_size, setting.device),
+        processes=processes,
+        why=why,
+        studio=Studio(platform),
     )
 
 
-def _fingerprint(platform: Platform) -> str:
+def fingerprint_of(platform: Platform) -> str:
     """SHA-256 over the job's spec and the files of its rows."""
     digest = hashlib.sha256(platform.spec.read_bytes())
+    for name, own in row_files(platform).items():
+        digest.update(f"{name} {own}".encode())
+    return digest.hexdigest()
+
+
+def row_files(platform: Platform) -> dict[str, str]:
+    """SHA-256 of the files of the job's rows, by name."""
+    digests = {}
     for path in sorted(path for path in platform.data.iterdir() if path.is_file() and path != platform.spec):
         with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def _require_space(job: Run, base: Any) -> None:
     """Before anything is trained: room for the adapter in the output, and for its checkpoints."""
-    adapter = models.adapter_bytes(base, job.spec.train.rank)
+    train = job.spec.train
+    adapter = models.adapter_bytes(base, train.rank, train.modules_to_save, encoder=job.setting.encoder)
     # A checkpoint holds the adapter, the best one and two moments of each weight; two are kept while one is written.
     require_space({job.platform.output: adapter, job.platform.checkpoints: 3 * 4 * adapter})
-
-
-def _quiet() -> None:
-    """Leave the log to the job's own lines: no bars (they are no lines), no libraries' hints."""
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _baselines(job: Run, base: Any, only: bool) -> tuple[Verdict | None, float | None]:
     """The verdict, where the baselines end the job, and when the training has to end."""
     if job.spec.task.type == "classification":
         job.evaluate("classical", job.evaluator.classical)
-    job.evaluate("zero_shot", lambda: job.evaluator.zero_shot(base))
-    job.evaluate("few_shot", lambda: job.evaluator.few_shot(base))
+    if job.setting.encoder:
+        say("no zero-shot or few-shot: an encoder has no answer before its head is trained")
+        seconds = job.evaluator.seconds_of(base)
+    else:
+        job.evaluate("zero_shot", lambda: job.evaluator.zero_shot(base))
+        job.evaluate("few_shot", lambda: job.evaluator.few_shot(base))
+        seconds = job.evaluations["zero_shot"].seconds
     early = not_needed(job.evaluations, job.spec) or (_untuned(job) if only else None)
-    reserve = _RESERVE * job.evaluations["zero_shot"].seconds + 2 * job.timings["load"] + 10
+    reserve = _RESERVE * seconds + 2 * job.timings["load"] + 10
     return early, None if job.platform.deadline is None else job.platform.deadline - reserve
 
 
 def _forgetting(job: Run, model: Any, when: str) -> float | None:
-    if not job.spec.evaluate.forgetting:
+    if not job.spec.evaluate.forgetting or job.setting.encoder:  # an encoder foretells no text
         return None
-    known = job.checkpoints.number(f"forgetting-{when}")
+    known = job.kept(lambda: job.checkpoints.number(f"forgetting-{when}"))
     if known is None:
         with job.timed("evaluate"):
             known = general_loss(model, job.renderer.tokenizer)
-        job.checkpoints.save_number(f"forgetting-{when}", known)
+        if job.processes.first:
+            job.checkpoints.save_number(f"forgetting-{when}", known)
     return known
+
+
+def _initial(job: Run) -> Path:
+    return job.platform.checkpoints / "initial"
 
 
 def _train(job: Run, base: Any, end: float | None) -> tuple[Progress, Trainer]:
     settings = job.spec.train
-    peak = models.learning_rate(job.spec, job.parameters)
+    peak = models.learning_rate(job.spec, job.parameters, encoder=job.setting.encoder)
     tokenizer = job.renderer.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    model = models.add_adapter(base, job.spec)
+    model = models.add_adapter(base, job.spec, encoder=job.setting.encoder)
+    if settings.variant == "pissa" and job.processes.first:
+        models.save_initial(model, _initial(job))
     trainer = Trainer(model, job.samples["train"], job.setting, settings, peak, pad, job.processes)
     progress = trainer.restore(job.checkpoints)
     if progress.resumed_from is not None:
         say(f"going on from the checkpoint of step {progress.step}")
     limits = plan_steps(settings, len(job.samples["train"]), end)
+    with job.timed("probe"):
+        trainer.probe()
     with job.timed("train"), _reporting(job, progress) as report:
         hooks = Hooks(
             checkpoints=job.checkpoints,
-            validate=lambda model: job.processes.from_first(lambda: job.evaluator.validation_metric(model)),
+            validate=lambda model: _validate(job, model),
             higher_is_better=job.evaluator.metrics[job.spec.task.metric_name].higher_is_better,
             report=report,
             stop=job.stop,
         )
         return trainer.fit(limits, hooks, progress), trainer
+
+
+def _validate(job: Run, model: Any) -> tuple[str, float, dict[str, float]]:
+    with job.timed("validate"):
+        return job.with_base(lambda: job.evaluator.validation_metric(model))
 
 
 @contextlib.contextmanager
@@ -237,81 +328,41 @@ def _reporting(job: Run, progress: Progress) -> Iterator[Report]:
         yield lambda line: None
         return
     job.outputs.metrics(progress.history)
-    tracker = Tracker(job.outputs.folder / "tensorboard", job.spec.tracking, progress.history)
+    trackers = Trackers(job.outputs.folder, job.spec, job.spec.train.model_dump(), progress.history)
+    job.links = trackers.links
 
     def report(line: Mapping[str, float]) -> None:
         job.outputs.add_metrics(line)
-        tracker.log(line)
+        trackers.log(line)
+        job.studio.log({name: value for name, value in line.items() if "/" in name}, int(line["step"]))
 
     try:
         yield report
     finally:
-        tracker.close()
+        trackers.close()
 
 
 def _untuned(job: Run) -> Verdict:
     """What is said where only the baselines were asked for."""
     metric = job.spec.task.metric_name
     sign = 1 if job.evaluator.metrics[metric].higher_is_better else -1
-    best = max(("zero_shot", "few_shot"), key=lambda name: sign * job.evaluations[name].metrics[metric])
+    names = ("classical",) if job.setting.encoder else ("zero_shot", "few_shot")
+    best = max(names, key=lambda name: sign * job.evaluations[name].metrics[metric])
     value = job.evaluations[best].metrics[metric]
-    text = f"Only the baselines were measured; the better one, {best}, has a {metric} of {value:.3f}."
+    text = f"Only the baselines were measured; the best one, {best}, has a {metric} of {value:.3f}."
     return Verdict("inconclusive", best, metric, None, None, text)
 
 
 def _finish(
-    job: Run, judged: Verdict, progress: Progress | None, trainer: Trainer | None, forgetting: dict[str, Any] | None
+    job: Run,
+    judged: Verdict | None,
+    progress: Progress | None,
+    trainer: Trainer | None,
+    forgetting: dict[str, Any] | None,
 ) -> None:
-    spec = job.spec
-    used = spec.train.model_dump() | {
-        "method": job.setting.method,
-        "learning_rate": models.learning_rate(spec, job.parameters),
-        **({} if trainer is None else trainer.resolved()),
-    }
-    result = {
-        "job": spec.job,
-        "task": {"type": spec.task.type, "metric": spec.task.metric_name},
-        "model": {"id": spec.base_model, "revision": job.revision, "parameters": job.parameters},
-        "method": job.setting.method,
-        "seed": spec.train.seed,
-        "settings": used,
-        "platform": {
-            "name": job.platform.name,
-            "device": job.setting.device.type,
-            "attention": job.setting.attention,
-            "dtype": job.setting.dtype_name,
-            "batching": None if trainer is None else "padded" if trainer.layout == "padded" else "packed",
-        },
-        "data": job.splits.counts,
-        "evaluations": {name: each.as_json() for name, each in job.evaluations.items()},
-        "verdict": judged.as_json(),
-        "slices": slices(job.evaluations, spec),
-        "guards": [] if progress is None else guards(progress.history),
-        "forgetting": forgetting,
-        "training": None if progress is None else _training(progress, job),
-        "timings": job.timings,
-    }
-    job.outputs.finish(result, spec, environment(spec.train.seed))
-    emit("verdict", outcome=judged.outcome)
-    say(judged.text)
+    told = result(job, judged, progress, trainer, forgetting)
+    job.outputs.finish(told, job.spec, environment(job.spec.train.seed, row_files(job.platform)))
+    if judged is not None:
+        emit("verdict", outcome=judged.outcome)
+        say(judged.text)
     emit("done", output=str(job.outputs.folder))
-
-
-def _training(progress: Progress, job: Run) -> dict[str, Any]:
-    per_epoch = plan_steps(job.spec.train, len(job.samples["train"]), None).steps_per_epoch
-    if job.setting.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(job.setting.device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {
-        "steps": progress.step,
-        "epochs": round(progress.step / per_epoch, 4),
-        "tokens": progress.tokens,
-        "supervised_tokens": progress.supervised_tokens,
-        "seconds": round(progress.seconds, 3),
-        "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
-        "peak_memory_bytes": peak,
-        "stopped_by": progress.stopped_by,
-        "best_step": progress.best_step or progress.step,
-        "resumed_from": progress.resumed_from,
-    }

@@ -1,13 +1,18 @@
 """Secrets of the job, read in the container from the service's own secret store by the rights of the job's role.
 
 ``FTLAUNCH_SECRET_NAME=STORE:ID`` names where the secret NAME lies; its value goes into the environment variable NAME of
-this process and nowhere else. Stores: ``aws``, AWS Secrets Manager in the region of the job.
+this process and nowhere else. Stores: ``aws``, AWS Secrets Manager in the region of the job; ``google``, a version in
+Google's Secret Manager (``projects/P/secrets/S/versions/V``); ``keyvault``, a secret of an Azure key vault
+(``https://VAULT.vault.azure.net/secrets/SECRET``); ``file``, a file that the launcher laid into the container, which is
+deleted once it is read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, MutableMapping
+from pathlib import Path
 
 from training_image.errors import InputError
 
@@ -44,4 +49,45 @@ def _aws(name: str, identifier: str) -> str:
         raise InputError(f"the secret {name} cannot be read: {error}", hint=hint) from error
 
 
-STORES: dict[str, Callable[[str, str], str]] = {"aws": _aws}
+def _google(name: str, identifier: str) -> str:
+    """By the machine's own service account, which its metadata server gives a token for; over REST."""
+    from google.api_core.exceptions import GoogleAPICallError
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.secretmanager import SecretManagerServiceClient
+
+    try:
+        client = SecretManagerServiceClient(transport="rest")
+        return str(client.access_secret_version(name=identifier).payload.data.decode())
+    except (GoogleAPICallError, GoogleAuthError) as error:
+        hint = f"Let the job's service account be roles/secretmanager.secretAccessor of {identifier}."
+        raise InputError(f"the secret {name} cannot be read: {error}", hint=hint) from error
+
+
+def _keyvault(name: str, identifier: str) -> str:
+    """By the machine's managed identity; of several that it has, the one that the job is to act as."""
+    from azure.core.exceptions import AzureError
+    from azure.identity import ManagedIdentityCredential
+    from azure.keyvault.secrets import SecretClient
+
+    vault, _, key = identifier.partition("/secrets/")
+    try:
+        credential = ManagedIdentityCredential(client_id=os.environ.get("DEFAULT_IDENTITY_CLIENT_ID"))
+        return SecretClient(vault, credential).get_secret(key).value or ""
+    except AzureError as error:
+        hint = f"Let the managed identity of the job be Key Vault Secrets User of {vault}."
+        raise InputError(f"the secret {name} cannot be read: {error.message}", hint=hint) from error
+
+
+def _file(name: str, identifier: str) -> str:
+    path = Path(identifier)
+    try:
+        value = path.read_text(encoding="utf-8")
+    except OSError as error:
+        hint = "Start the job, or resume it, with ftlaunch, which lays the secrets into the container."
+        raise InputError(f"the secret {name} cannot be read: {error.strerror}", hint=hint) from error
+    with contextlib.suppress(OSError):  # a folder that cannot be written keeps it
+        path.unlink()
+    return value
+
+
+STORES: dict[str, Callable[[str, str], str]] = {"aws": _aws, "google": _google, "keyvault": _keyvault, "file": _file}

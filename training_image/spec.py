@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Tracker = Literal["tensorboard"]
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 TaskType = Literal["classification", "qa", "instruction", "chat", "completion"]
 
 DEFAULT_METRIC: dict[str, str] = {
@@ -62,9 +62,15 @@ class Data(Section):
             "messages, prompt, completion, system, input. A role not named is looked for under its own name."
         ),
     )
-    group: str | None = Field(None, description="Column whose equal values stay in one split (a document, a patient).")
+    group: str | None = Field(
+        None,
+        description="Column whose equal values (a document, a patient) stay in one split; intervals draw them whole.",
+    )
     split: Split = Field(default_factory=Split, description="Shares split off by hash where no file is given.")
-    max_length: Annotated[int, Field(ge=16)] = Field(1024, description="Longest row in tokens; prompts are cut.")
+    max_length: Annotated[int, Field(ge=16)] = Field(
+        1024,
+        description="Longest row in tokens, with room for the longest label or task.max_new_tokens; prompts are cut.",
+    )
     on_long: Literal["cut", "drop", "refuse"] = Field(
         "cut", description="What becomes of a row longer than max_length."
     )
@@ -110,9 +116,18 @@ class Train(Section):
     rank: Annotated[int, Field(ge=1, le=512)] = Field(16, description="LoRA rank, on all linear layers.")
     alpha: Annotated[int, Field(ge=1)] = Field(16, description="LoRA alpha.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="LoRA dropout.")
-    rslora: bool = Field(True, description="Scale by alpha / sqrt(rank), so that high ranks train as well as low ones.")
+    variant: Literal["rslora", "lora", "dora", "pissa", "loraplus"] = Field(
+        "rslora",
+        description=(
+            "rslora scales by alpha / sqrt(rank), lora by alpha / rank; dora learns magnitudes apart, more slowly; "
+            "pissa starts from the base's principal components; loraplus gives B sixteen times A's rate."
+        ),
+    )
+    modules_to_save: list[str] = Field(
+        default_factory=list, description="Modules trained whole and saved beside the adapter (embed_tokens, lm_head)."
+    )
     learning_rate: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="Peak rate; default by size: 1e-4 from 13B, 2e-4 from 1B, 1e-3 below."
+        None, description="Peak rate; default by size: 1e-4 from 13B, 2e-4 from 1B, 1e-3 below (encoders 5e-4)."
     )
     scheduler: Literal["linear", "cosine", "constant"] = Field(
         "cosine", description="Learning-rate schedule after warm-up."
@@ -121,8 +136,6 @@ class Train(Section):
     optimizer: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "auto", description="auto: paged 8-bit AdamW on a GPU, AdamW on the CPU."
     )
-    weight_decay: float = Field(0.0, ge=0.0, description="Decoupled weight decay of the adapter.")
-    max_grad_norm: float = Field(1.0, gt=0.0, description="Gradients are clipped to this norm.")
     epochs: Annotated[float, Field(gt=0.0)] = Field(3.0, description="Passes over the training rows.")
     max_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Stop after this many optimizer steps.")
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="Rows an optimizer step sees, over all devices.")
@@ -148,6 +161,12 @@ class Train(Section):
     )
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of data order, adapter and bootstrap.")
 
+    @model_validator(mode="after")
+    def _variant_goes_with_the_rest(self) -> Train:
+        if self.variant == "pissa" and self.modules_to_save:
+            raise ValueError("modules_to_save cannot be had with variant: pissa; peft converts no such adapter")
+        return self
+
 
 class Evaluate(Section):
     """What is measured, before and after."""
@@ -168,8 +187,18 @@ class Tracking(Section):
 
     report_to: list[Tracker] = Field(
         default_factory=lambda: list[Tracker](("tensorboard",)),
-        description="Where the curves go: tensorboard, or nowhere ([]).",
+        description=(
+            "Where the curves go: tensorboard, mlflow, wandb, trackio. MLFLOW_TRACKING_URI, WANDB_API_KEY or "
+            "TRACKIO_SPACE_ID among `secrets` name a server; without them the runs lie in the results."
+        ),
     )
+
+
+class Candidate(Section):
+    """A base model that a screening measures."""
+
+    name: str = Field(description="What the user calls it: hub id or folder.")
+    id: str = Field(description="Where it is: a hub id, or a folder among the job's data.")
 
 
 class Spec(Section):
@@ -177,6 +206,14 @@ class Spec(Section):
 
     schema_: Literal[1] = Field(1, alias="schema", description="Version of this file.")
     job: str = Field(description="The job's name, STEM-xxxxxxxx.")
+    goal: Literal["tune", "trial", "screen"] = Field(
+        "tune",
+        description=(
+            "tune: a whole job. trial: train and say how good the validation rows are answered; screen: measure base "
+            "models on the validation rows; neither of the two takes a test row."
+        ),
+    )
+    candidates: list[Candidate] = Field(default_factory=list, description="The base models of a screening.")
     base: str | None = Field(None, description="What the user calls a base model that was staged: hub id or folder.")
     model: Model
     data: Data

@@ -17,25 +17,42 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor
 
-from training_image.batches import Layout, MicroBatch, micro_batches, step_order, supervised_tokens, token_loss
+from training_image.attention import kernel_here
+from training_image.batches import (
+    Layout,
+    MicroBatch,
+    micro_batches,
+    part_of_process,
+    step_order,
+    supervised_tokens,
+    token_loss,
+)
 from training_image.checkpoints import Checkpoints, Progress, adapter_state, load_adapter_state
 from training_image.data.examples import Sample
-from training_image.errors import Diverged, InputError, OutOfMemory, Stopped
-from training_image.isolation import choose_layout, takes_chunks
+from training_image.encoder import label_loss
+from training_image.errors import Diverged, InputError, Stopped, is_out_of_memory
+from training_image.isolation import SAID, choose_layout, takes_chunks
+from training_image.memory import Probe, Way, heaviest, moments_bytes, too_little, ways
 from training_image.model import Setting
 from training_image.platform import StopSignal
 from training_image.processes import Processes
 from training_image.progress import emit_mapping, say
+from training_image.sharding import as_many
 from training_image.spec import Train
 
 Validate = Callable[[Any], tuple[str, float, dict[str, float]]]
 """Name and value of the task metric on the validation rows, and lines for the curves; no curves: no rows."""
 Report = Callable[[Mapping[str, float]], None]
 
-_SMALLEST = 64
-"""Tokens of the smallest micro-batch that is tried after an out-of-memory."""
+_MAX_GRAD_NORM = 1.0
+"""Gradients are clipped to this norm (QLoRA, Dettmers 2023, took 0.3 to 1.0)."""
+_LORAPLUS_RATIO = 16.0
+"""How much faster B learns than A in LoRA+ (Hayou 2024)."""
+_PASS_TOKENS = {"cuda": 8192, "cpu": 1024}
+"""Tokens of the largest micro-batch: from there on the device is busy, and dequantising costs little."""
 _HINT = "Lower train.learning_rate to a third, and look for broken rows with `ftlaunch check`."
 
 
@@ -108,12 +125,16 @@ class Trainer:
         self.optimizer = self._optimizer()
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype == torch.float16)
         self.layout = self._choose_layout()
-        self.chunk = takes_chunks(model, self.samples)
-        self.micro_tokens = settings.micro_batch_tokens or (1024 if setting.device.type == "cpu" else 8192)
+        kernel = kernel_here(setting.device, setting.dtype) if self.layout == "ragged" else None
+        self.attention = setting.attention if kernel is None else f"{setting.attention}, rows by {kernel}"
+        self.chunk = None if setting.encoder else takes_chunks(model, self.samples)
+        self.longest = max(len(sample.input_ids) for sample in self.samples)
+        most, device = settings.micro_batch_tokens or _PASS_TOKENS[setting.device.type], setting.device.type
+        self.ways = ways(most, self.longest, settings.checkpointing, device)
         self.checkpointing = False
+        self.probed: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
-        if settings.checkpointing == "on":
-            self._checkpoint_gradients()
+        self._take_way()
 
     def restore(self, checkpoints: Checkpoints) -> Progress:
         """Go back to the last checkpoint; a fresh Progress where there is none."""
@@ -122,10 +143,28 @@ class Trainer:
             return Progress()
         load_adapter_state(self.model, found.adapter)
         self.optimizer.load_state_dict(found.optimizer)
-        self.scaler.load_state_dict(found.scaler)
+        self.scaler.load_state_dict(found.scaler or self.scaler.state_dict())  # none: the steps before were not in fp16
         self.best = found.best
         found.progress.resumed_from = found.progress.step
         return found.progress
+
+    def probe(self) -> None:
+        """Choose the fastest way whose largest micro-batch fits, by running it on the longest rows.
+
+        Raises OutOfMemory where not even the longest row alone fits.
+        """
+        weights = sum(weight.numel() for weight in self.parameters)
+        there = bool(self.optimizer.state)
+        together = self.processes if self.setting.sharded else None
+        probe = Probe(self.setting.device, 0 if there else moments_bytes(self.optimizer_name, weights), together)
+        self.probed = probe.tried
+        alone = heaviest(self.samples, 1, 1, self.layout, self.pad)
+        rows = math.ceil(self.settings.batch_size / self.processes.size)
+        while True:
+            batch = heaviest(self.samples, rows, self.way.tokens, self.layout, self.pad)
+            if probe.fits(self.way, batch, alone, self._try):
+                return
+            self._next_way()
 
     def fit(self, limits: Limits, hooks: Hooks, progress: Progress) -> Progress:
         """Train to the end; the best adapter is in the model then.
@@ -146,16 +185,18 @@ class Trainer:
         """What ``auto`` and null of the job file have become."""
         return {
             "optimizer": self.optimizer_name,
-            "micro_batch_tokens": self.micro_tokens,
+            "micro_batch_tokens": self.way.tokens,
             "batching": "padded" if self.layout == "padded" else "packed",
             "checkpointing": "on" if self.checkpointing else "off",
         }
 
     def unload(self) -> Any:
-        """Take the adapter off; gives the base as it was. The trainer is of no use after that."""
+        """Take the adapter off; gives the base as it was. The trainer lets go of it all, and trains no more."""
         if self.checkpointing:
             self.model.gradient_checkpointing_disable()
-        return self.model.unload()
+        base = self.model.unload()
+        del self.model, self.parameters, self.optimizer
+        return base
 
     def save(self, checkpoints: Checkpoints, progress: Progress) -> None:
         """Save the state between two steps."""
@@ -163,13 +204,11 @@ class Trainer:
             checkpoints.save(self.model, self.optimizer, self.scaler, progress, self.best)
 
     def _loop(self, limits: Limits, hooks: Hooks, progress: Progress) -> None:
-        saved = began = time.monotonic()
-        before, took = progress.seconds, 0.0
+        saved, took = time.monotonic(), 0.0
         while progress.stopped_by is None:
             if self._due(progress, limits, took):
                 self._validate(progress, limits, hooks)
             progress.stopped_by = self._end(progress, limits, took)
-            progress.seconds = before + time.monotonic() - began
             late = time.monotonic() - saved >= 60 * self.settings.checkpoint_minutes
             every = self.settings.checkpoint_steps
             if late or progress.stopped_by or (every and progress.step and progress.step % every == 0):
@@ -182,7 +221,7 @@ class Trainer:
             start = time.monotonic()
             line = self._step(progress, limits, hooks.stop)
             took = time.monotonic() - start
-            progress.seconds = before + time.monotonic() - began
+            progress.seconds += took
             progress.history.append(line)
             hooks.report(line)
             _watch(progress.history, scaled=self.scaler.is_enabled())
@@ -232,13 +271,13 @@ class Trainer:
         supervised = supervised_tokens(rows)
         now = rate(progress.step, limits.steps, self.peak_rate, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = now
+            group["lr"] = now * group["factor"]
         # Dropout is a function of the step, so that a start that goes on needs no random state.
         torch.manual_seed(hash((self.settings.seed, progress.step, self.processes.rank)))
         loss = self.processes.sum(self._gradients(rows, supervised, stop))
-        self.scaler.unscale_(self.optimizer)
         self.processes.sum_gradients(self.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        self.scaler.unscale_(self.optimizer)  # of the sum: all processes find the same overflow, or none
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, _MAX_GRAD_NORM))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         progress.step += 1
@@ -252,73 +291,86 @@ class Trainer:
 
         After an out-of-memory the step is begun again, with gradient checkpointing or in smaller micro-batches.
         """
+        own = part_of_process(rows, self.processes.rank, self.processes.size)
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             self.model.train()
-            total = 0.0
-            batches = micro_batches(rows, self.micro_tokens, self.layout, self.pad)
+            total = torch.zeros((), dtype=torch.float64, device=self.setting.device)
             try:
-                for batch in batches[self.processes.rank :: self.processes.size]:
+                batches = micro_batches(own, self.way.tokens, self.layout, self.pad)
+                if self.setting.sharded:
+                    batches = as_many(batches, rows, self.pad, self.processes)
+                for batch in batches:
                     if stop and self.processes.alone:
                         raise Stopped("stopped inside a step; a next start goes on from the step before")
                     total += self._backward(batch.to(self.setting.device), supervised)
-            except torch.OutOfMemoryError as error:
-                self._ask_for_less(error)
-                continue
-            return total
+                return float(total)  # a GPU is waited for once a step, not after each micro-batch
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.setting.sharded:
+                    raise
+            # Not inside the except, where the error still holds the pass that failed.
+            torch.cuda.empty_cache()
+            self._next_way()
+            say(f"out of memory: going on with {self.way}, same step")
 
-    def _ask_for_less(self, error: torch.OutOfMemoryError) -> None:
+    def _try(self, batch: MicroBatch) -> None:
+        self.model.train()
+        try:
+            self._backward(batch.to(self.setting.device), max(1, len(batch.targets)))
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _next_way(self) -> None:
         """Raises OutOfMemory where there is nothing left to give up."""
-        torch.cuda.empty_cache()
-        if self.settings.checkpointing == "auto" and not self.checkpointing:
-            self._checkpoint_gradients()
-            say("out of memory: going on with gradient checkpointing, same step")
-        elif self.micro_tokens > _SMALLEST:
-            self.micro_tokens //= 2
-            say(f"out of memory: going on with micro-batches of {self.micro_tokens} tokens, same step")
-        else:
-            hint = "Take a smaller model, train.method: qlora, or a lower data.max_length."
-            raise OutOfMemory("one row does not fit into the device's memory", hint) from error
+        self.ways.pop(0)
+        if not self.ways:
+            raise too_little(self.longest, self.settings.checkpointing)
+        self._take_way()
 
-    def _backward(self, batch: MicroBatch, supervised: int) -> float:
+    def _take_way(self) -> None:
+        self.way: Way = self.ways[0]
+        if self.way.checkpointing and not self.checkpointing:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.model.enable_input_require_grads()
+            self.checkpointing = True
+
+    def _backward(self, batch: MicroBatch, supervised: int) -> Tensor:
         mixed = self.setting.dtype != torch.float32
         with torch.autocast(self.setting.device.type, self.setting.dtype, enabled=mixed):
-            loss = token_loss(self.model, batch, self.chunk) / supervised
+            total = label_loss(self.model, batch) if self.setting.encoder else token_loss(self.model, batch, self.chunk)
+            loss = total / supervised
         self.scaler.scale(loss).backward()
-        return float(loss.detach())
+        return loss.detach()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        name = self.optimizer_name
-        options: dict[str, Any] = {"lr": self.peak_rate, "weight_decay": self.settings.weight_decay}
-        if name == "adamw":
-            return torch.optim.AdamW(self.parameters, **options)
         from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 
-        kind: dict[str, Any] = {"adamw_8bit": AdamW8bit, "paged_adamw_8bit": PagedAdamW8bit}
-        made: torch.optim.Optimizer = kind[name](self.parameters, **options)
+        kinds: dict[str, Any] = {
+            "adamw": torch.optim.AdamW,
+            "adamw_8bit": AdamW8bit,
+            "paged_adamw_8bit": PagedAdamW8bit,
+        }
+        kind, options = kinds[self.optimizer_name], {"lr": self.peak_rate, "weight_decay": 0.0}
+        made: torch.optim.Optimizer
+        if self.settings.variant == "loraplus":
+            made = create_loraplus_optimizer(self.model, kind, loraplus_lr_ratio=_LORAPLUS_RATIO, **options)
+        else:
+            made = kind(self.parameters, **options)
+        for group in made.param_groups:
+            group["factor"] = group["lr"] / self.peak_rate
         return made
 
     def _choose_layout(self) -> Layout:
-        if self.settings.batching == "padded":
+        if self.settings.batching == "padded" or self.setting.encoder:
             return "padded"
-        layout = choose_layout(self.model, self.samples)
+        layout = choose_layout(self.model, self.samples, ragged=self.setting.any_kernel)
         if self.settings.batching == "packed" and layout == "padded":
             raise InputError(
                 "train.batching: packed, but this model's attention lets packed rows see each other",
                 hint="Use train.batching: auto, or padded.",
             )
-        said = {
-            "shared": "rows are packed end to end behind the beginning that they share",
-            "packed": "rows are packed end to end",
-            "padded": "rows are padded: packed ones would see each other",
-        }
-        say(said[layout])
+        say(SAID[layout])
         return layout
-
-    def _checkpoint_gradients(self) -> None:
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.model.enable_input_require_grads()
-        self.checkpointing = True
 
     def _place(self, progress: Progress, limits: Limits) -> dict[str, float]:
         return {"epoch": round(progress.step / limits.steps_per_epoch, 4), "time": round(time.time(), 3)}
@@ -326,9 +378,8 @@ class Trainer:
     def _show(self, line: Mapping[str, float], progress: Progress, limits: Limits) -> None:
         left = progress.seconds / progress.step * (limits.steps - progress.step)
         shown = {"step": progress.step, "steps": limits.steps, "epoch": line["epoch"], "train/loss": line["train/loss"]}
-        emit_mapping(
-            "train", {**shown, "train/learning_rate": line["train/learning_rate"], "seconds_left": round(left)}
-        )
+        curves = {name: line[name] for name in ("train/grad_norm", "train/learning_rate")}
+        emit_mapping("train", {**shown, **curves, "seconds_left": round(left)})
 
 
 def _watch(history: Sequence[Mapping[str, float]], *, scaled: bool) -> None:

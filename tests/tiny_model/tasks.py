@@ -171,6 +171,11 @@ def splits(make: Callable[..., list[Row]], seed: int, sizes: dict[str, int], **o
     return made
 
 
+def read_jsonl(path: Path) -> list[Row]:
+    """The rows of a jsonl file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 def write_jsonl(path: Path, rows: Sequence[Row]) -> Path:
     """Writes ``rows`` to ``path``, one JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)

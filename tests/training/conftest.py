@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,21 +35,39 @@ class Entry:
         }
         (self.folder / "spec.json").write_text(json.dumps(spec))
 
-    def start(self, *more: str, output: Path | None = None) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *more: str,
+        output: Path | None = None,
+        launcher: tuple[str, ...] = (),
+        module: str = "training_image",
+        environment: dict[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
         places = {"spec": "spec.json", "data": "data", "output": "output", "checkpoints": "checkpoints"}
         argv = [part for name, path in places.items() for part in (f"--{name}", str(self.folder / path))]
         if output is not None:
             argv[argv.index("--output") + 1] = str(output)
         return subprocess.Popen(
-            [sys.executable, "-m", "training_image", "train", *argv, *more],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            [sys.executable, "-m", *launcher, module, "train", *argv, *more],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run(self, *more: str, code: int = 0, output: Path | None = None) -> str:
-        process = self.start(*more, output=output)
+    def until_step(self, step: int) -> None:
+        """Wait for a line of metrics.jsonl."""
+        path = self.folder / "output" / "metrics.jsonl"
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            if path.exists() and f'"step": {step},' in path.read_text():
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"step {step} was never reached")
+
+    def run(self, *more: str, code: int = 0, **given: Any) -> str:
+        """Start and wait; gives what it printed."""
+        process = self.start(*more, **given)
         text, _ = process.communicate(timeout=400)
         assert process.returncode == code, text
         assert "Traceback" not in text, text

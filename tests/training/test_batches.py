@@ -13,6 +13,8 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     MistralConfig,
@@ -124,18 +126,28 @@ def test_logits_in_chunks_give_the_same_gradient() -> None:
         loss.backward()
         weights = [weight.grad.flatten() for weight in model.parameters() if weight.grad is not None]
         found.append(torch.cat([loss.detach()[None], *weights]))
-    assert torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+    assert float((found[0] - found[1]).norm()) < 1e-6 * float(found[0].norm())  # rounding, on the scale of all
     assert takes_chunks(model, rows) is not None
 
 
-def test_a_head_that_is_more_than_a_matrix_is_not_cut() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("more", "plain"), [({}, True), ({"logits_scaling": 1.05}, False)])
+def test_a_head_that_is_more_than_a_matrix_is_not_cut(dtype: torch.dtype, more: dict[str, float], plain: bool) -> None:
+    config = GraniteConfig(
+        vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, **more
+    )
+    torch.manual_seed(0)
+    model = get_peft_model(GraniteForCausalLM(config).to(dtype), LoraConfig(r=4, target_modules="all-linear"))
+    assert (takes_chunks(model, samples(LENGTHS)) is not None) == plain
+
+
+def test_a_head_that_bends_its_logits_is_not_cut_however_small_they_are() -> None:
     config = Gemma2Config(
         vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, final_logit_softcapping=0.05,
+        num_key_value_heads=1, head_dim=16, final_logit_softcapping=30.0,
     )  # fmt: skip
     torch.manual_seed(0)
     model = get_peft_model(Gemma2ForCausalLM(config), LoraConfig(r=4, target_modules="all-linear"))
-    model.get_base_model().lm_head.weight.data.mul_(50)
     assert takes_chunks(model, samples(LENGTHS)) is None
 
 
@@ -172,6 +184,7 @@ class Leaky(torch.nn.Module):
         return torch.float32
 
     def forward(self, **given: Any) -> Any:
+        given.pop("packed_rows", None)
         mask = given["attention_mask"]
         if mask is None or mask.dim() == 4:
             given["attention_mask"] = torch.ones_like(given["input_ids"])
@@ -192,7 +205,7 @@ def test_a_state_that_runs_on_through_packed_rows_is_found_out(dtype: torch.dtyp
     assert choose_layout(MambaForCausalLM(config).to(dtype).eval(), samples(LENGTHS, alike=4)) == "padded"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(3, 40), min_size=1, max_size=20), st.integers(16, 200), st.sampled_from(LAYOUTS))
 def test_no_row_is_lost_or_laid_twice(lengths: list[int], tokens: int, layout: Layout) -> None:
     rows = samples(lengths, alike=3)

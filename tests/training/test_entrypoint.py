@@ -6,22 +6,18 @@ import hashlib
 import json
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from tests.small_disk import fill, mounted
 from tests.training.conftest import Entry
-
-
-def until_step(entry: Entry, step: int) -> None:
-    path = entry.folder / "output" / "metrics.jsonl"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if path.exists() and f'"step": {step},' in path.read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} was never reached")
+from training_image import model as models
+from training_image.platform import StopSignal, detect
+from training_image.run import run
+from training_image.train import Trainer
 
 
 def adapter(entry: Entry) -> str:
@@ -32,7 +28,7 @@ def adapter(entry: Entry) -> str:
 def test_killed_at_any_step_the_trajectory_is_the_same(straight: Entry, entry: Entry, step: int) -> None:
     entry.write(checkpoint_steps=3)
     first = entry.start()
-    until_step(entry, step)
+    entry.until_step(step)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     entry.run()
@@ -46,7 +42,7 @@ def test_killed_at_any_step_the_trajectory_is_the_same(straight: Entry, entry: E
 def test_sigterm_saves_and_a_next_start_goes_on(straight: Entry, entry: Entry) -> None:
     entry.write()
     first = entry.start()
-    until_step(entry, 2)
+    entry.until_step(2)
     first.send_signal(signal.SIGTERM)
     text, _ = first.communicate(timeout=60)
     assert first.returncode == 143, text
@@ -99,6 +95,39 @@ def test_an_output_folder_that_cannot_be_written(entry: Entry) -> None:
     assert "cannot write to" in entry.run(code=2, output=entry.folder / "file" / "output")
 
 
+def test_an_output_folder_that_holds_something(entry: Entry) -> None:
+    entry.write()
+    adapter = entry.folder / "output" / "adapter" / "adapter_model.safetensors"
+    adapter.parent.mkdir(parents=True)
+    adapter.write_text("mine")
+    assert "is not empty: it holds adapter" in entry.run(code=2)
+    assert adapter.read_text() == "mine"
+
+
+def test_a_disk_that_is_full_from_the_start(entry: Entry) -> None:
+    entry.write()
+    with mounted(entry.folder / "disk", "8m") as disk:
+        text = entry.run(code=2, output=disk / "output")
+    assert f"the disk of {entry.folder / 'disk' / 'output'} has" in text
+    assert "Free some space" in text
+
+
+def test_a_disk_that_fills_up_while_it_trains(straight: Entry, entry: Entry) -> None:
+    entry.write(checkpoint_steps=1)
+    with mounted(entry.folder / "checkpoints", "200m") as disk:
+        first = entry.start()
+        entry.until_step(2)
+        filler = fill(disk)
+        text, _ = first.communicate(timeout=200)
+        assert first.returncode == 2, text
+        assert "No space left on device" in text
+        assert "Traceback" not in text
+        filler.unlink()
+        entry.run()
+    assert entry.result["training"]["resumed_from"] >= 1
+    assert entry.losses() == pytest.approx(straight.losses(), abs=1e-4)
+
+
 def test_an_unknown_key_in_the_spec(entry: Entry) -> None:
     entry.write(lerning_rate=1.0)
     assert "train.lerning_rate" in entry.run(code=2)
@@ -108,3 +137,40 @@ def test_checkpoints_of_another_job_are_refused(straight: Entry, entry: Entry, t
     entry.write(epochs=1.0)
     text = entry.run("--checkpoints", str(straight.folder / "checkpoints"), code=2)
     assert "another job" in text
+
+
+@pytest.mark.parametrize(
+    ("train", "rank"), [({"variant": "pissa"}, 8), ({"variant": "lora", "modules_to_save": ["embed_tokens"]}, 4)]
+)
+def test_an_adapter_that_changed_the_base_stands_on_the_untouched_one(entry, train, rank):
+    entry.write(max_steps=3, **train)
+    entry.run()
+    config = json.loads((entry.folder / "output" / "adapter" / "adapter_config.json").read_text())
+    assert config["r"] == rank
+    assert bool(config["modules_to_save"]) == ("modules_to_save" in train)
+    assert "tuned" in entry.result["evaluations"]
+
+
+def test_a_base_that_the_training_changed_is_gone_before_it_is_read_again(entry, monkeypatch):
+    """On a card that one base fills, a second one beside it would be an out-of-memory at the very end."""
+    entry.write(max_steps=1, modules_to_save=["embed_tokens"])
+    bases, optimizers, alive = [], [], []
+    load, make = models.load_base, Trainer._optimizer
+
+    def loaded(setting):
+        alive.append([ref() is not None for ref in (*bases, *optimizers)])
+        base = load(setting)
+        bases.append(weakref.ref(base))
+        return base
+
+    def made(trainer):
+        optimizer = make(trainer)
+        optimizers.append(weakref.ref(optimizer))
+        return optimizer
+
+    monkeypatch.setattr(models, "load_base", loaded)
+    monkeypatch.setattr(Trainer, "_optimizer", made)
+    places = {"spec": "spec.json", "data": "data", "output": "output", "checkpoints": "checkpoints"}
+    platform = detect({name: str(entry.folder / path) for name, path in places.items()})
+    run(platform, StopSignal())
+    assert alive == [[], [False, False]]

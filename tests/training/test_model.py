@@ -10,8 +10,10 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from transformers import LlamaConfig
 
 from tests.tiny_model import MODEL
+from training_image import memory
 from training_image import model as models
 from training_image.data.examples import IGNORED, Sample
 from training_image.errors import InputError
@@ -112,12 +114,30 @@ def test_the_adapter_from_its_files_is_the_one_in_memory(tmp_path: Path) -> None
     assert float((before - untuned).abs().max()) > 0.0
 
 
-def test_the_size_of_the_adapter_is_known_beforehand(tmp_path: Path) -> None:
-    spec = make_spec()
+@pytest.mark.parametrize("whole", [[], ["embed_tokens"], ["down_proj"]])
+def test_the_size_of_the_adapter_is_known_beforehand(tmp_path: Path, whole: list[str]) -> None:
+    spec = make_spec(modules_to_save=whole)
     base = models.load_base(models.choose(spec, tmp_path))
-    told = models.adapter_bytes(base, spec.train.rank)
+    told = models.adapter_bytes(base, spec.train.rank, whole)
     model = models.add_adapter(base, spec)
-    assert told == sum(4 * weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert told == trained_bytes(model)
+
+
+def trained_bytes(model: Any) -> int:
+    return sum(4 * weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def test_weights_are_written_out_only_where_the_container_leaves_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = models.load_base(models.choose(make_spec(), tmp_path))
+    monkeypatch.setattr(memory, "_CONTAINERS", ((tmp_path, "memory.max", "memory.current"),))
+    (tmp_path / "memory.current").write_text("0")
+    found = []
+    for limit in ("max", 2 * 12 * models.parameters(base), 12 * models.parameters(base) // 2):
+        (tmp_path / "memory.max").write_text(str(limit))
+        found.append(models._fits_dequantised(base))
+    assert found == [True, True, False]
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not json"])
@@ -131,6 +151,15 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path, content: str | None) -> N
         models.load_base(models.choose(spec, tmp_path))
 
 
+def test_an_attention_whose_package_is_not_there(tmp_path: Path) -> None:
+    spec = make_spec().model_copy(
+        update={"model": make_spec().model.model_copy(update={"attention": "flash_attention_2"})}
+    )
+    with pytest.raises(InputError, match="FlashAttention2") as error:
+        models.load_base(models.choose(spec, tmp_path))
+    assert "model.attention: auto" in error.value.hint
+
+
 def test_weights_that_were_cut_off(tmp_path: Path) -> None:
     folder = tmp_path / "cut"
     folder.mkdir()
@@ -140,3 +169,67 @@ def test_weights_that_were_cut_off(tmp_path: Path) -> None:
     spec = make_spec().model_copy(update={"model": make_spec().model.model_copy(update={"id": str(folder)})})
     with pytest.raises(InputError, match="cannot be loaded"):
         models.load_base(models.choose(spec, tmp_path))
+
+
+@pytest.mark.parametrize("variant", ["lora", "rslora", "dora", "pissa", "loraplus"])
+def test_every_variant_learns_and_its_files_are_what_was_trained(tmp_path: Path, variant: str) -> None:
+    spec = make_spec(variant=variant)
+    setting = models.choose(spec, tmp_path)
+    base = models.load_base(setting)
+    lines: list[dict[str, float]] = []
+    model = models.add_adapter(base, spec)
+    models.save_initial(model, tmp_path / "initial")
+    trainer = Trainer(model, make_samples(), setting, spec.train, 3e-3, pad=2)
+    wiring: Hooks = hooks(tmp_path, lines)
+    trainer.fit(plan_steps(spec.train, 12, None), wiring, trainer.restore(wiring.checkpoints))
+    assert lines[-1]["train/loss"] < lines[0]["train/loss"]
+    ids = torch.tensor([[11, 12, 13, 60, 70, 80]])
+    with torch.no_grad():
+        before = trainer.model.eval()(ids).logits
+        initial = tmp_path / "initial" if variant == "pissa" else None
+        outputs = Outputs(tmp_path / "out", known=False)
+        folder = outputs.adapter(trainer.model, models.load_tokenizer(setting), None, spec, initial)
+        after = models.load_adapter(models.load_base(setting), folder)(ids).logits
+    assert float((before - after).abs().max()) < 1e-4
+
+
+def test_loraplus_gives_b_sixteen_times_the_rate_of_a(tmp_path: Path) -> None:
+    spec = make_spec(variant="loraplus")
+    setting = models.choose(spec, tmp_path)
+    trainer = Trainer(models.add_adapter(models.load_base(setting), spec), make_samples(), setting, spec.train, 3e-3, 2)
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    for group in trainer.optimizer.param_groups:
+        for weight in group["params"]:
+            assert group["factor"] == pytest.approx(16.0 if "lora_B" in names[id(weight)] else 1.0)
+
+
+def test_modules_are_trained_whole_only_where_the_job_asks(tmp_path: Path) -> None:
+    spec = make_spec(modules_to_save=["embed_tokens"])
+    model = models.add_adapter(models.load_base(models.choose(spec, tmp_path)), spec)
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad and "lora_" not in name]
+    assert trained
+    assert all("embed_tokens" in name for name in trained)
+    with pytest.raises(InputError, match="no module 'nothing'"):
+        models.add_adapter(models.load_base(models.choose(spec, tmp_path)), make_spec(modules_to_save=["nothing"]))
+
+
+def test_principal_components_are_not_taken_from_four_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_fits_dequantised", lambda model: False)
+    spec = make_spec(variant="pissa")
+    with pytest.raises(InputError, match="four bits"):
+        models.add_adapter(models.load_base(models.choose(spec, tmp_path)), spec)
+
+
+@pytest.mark.parametrize(("free", "method"), [(15, "qlora"), (79, "lora")])
+def test_a_card_with_plenty_of_room_trains_in_16_bits_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], free: int, method: str
+) -> None:
+    """The shape of Llama-3.2-3B; what the driver says of its memory is the only thing that is put in its place."""
+    shape = {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "vocab_size": 128256}
+    heads = {"num_attention_heads": 24, "num_key_value_heads": 8}
+    config = LlamaConfig(**shape, **heads, tie_word_embeddings=True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 2**30, 80 * 2**30))
+    assert models._method(config, torch.device("cuda", 0), encoder=False) == method
+    told = capsys.readouterr().out
+    assert told.startswith(f"method {method}: 3.21B weights")
+    assert f"{free}.0 GiB free" in told

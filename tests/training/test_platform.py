@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,32 @@ NONE: dict[str, str | None] = dict.fromkeys(FLAGS)
 @pytest.mark.parametrize("service", CONTRACTS)
 def test_a_service_is_recognised(service: str) -> None:
     contract = CONTRACTS[service]
-    given = {**NONE, "data": contract.data}
+    given = {**FLAGS, **{name: None for name in ("output", "checkpoints") if getattr(contract, name)}, "spec": None}
     found = detect(given, contract.environment)
-    assert (found.name, str(found.output), str(found.checkpoints)) == (service, contract.output, contract.checkpoints)
+    assert found.name == service
+    assert str(found.checkpoints) == (contract.checkpoints or "/c")
+    assert str(found.mirror if contract.scratch else found.output) == (contract.output or "/o")
     assert found.spec == found.data / "spec.json"
 
 
 def test_flags_go_before_the_environment_before_the_contract() -> None:
-    environment = {**CONTRACTS["azureml"].environment, "FTLAUNCH_DATA": "/env", "FTLAUNCH_OUTPUT": "/env-out"}
+    environment = {**CONTRACTS["sagemaker"].environment, "FTLAUNCH_DATA": "/env", "FTLAUNCH_OUTPUT": "/env-out"}
     found = detect({**NONE, "data": "/flag"}, environment)
     assert (str(found.data), str(found.output)) == ("/flag", "/env-out")
-    assert str(found.checkpoints) == CONTRACTS["azureml"].checkpoints
+    assert str(found.checkpoints) == CONTRACTS["sagemaker"].checkpoints
+
+
+def test_azureml_has_no_folders_of_its_own() -> None:
+    with pytest.raises(InputError, match="where is output"):
+        detect({**FLAGS, "output": None}, CONTRACTS["azureml"].environment)
+
+
+def test_on_vertex_the_output_is_made_on_the_machines_disk_unless_a_folder_is_given() -> None:
+    contract = CONTRACTS["vertex"]
+    found = detect({**NONE, "data": contract.data}, contract.environment)
+    assert (str(found.output), str(found.mirror)) == (contract.scratch, contract.output)
+    told = detect({**NONE, "data": contract.data, "output": "/flag"}, contract.environment)
+    assert (str(told.output), told.mirror) == ("/flag", None)
 
 
 def test_without_a_service_every_folder_must_be_told() -> None:
@@ -41,6 +57,16 @@ def test_a_deadline_must_be_a_number() -> None:
     assert detect({**FLAGS, "deadline": "1800000000"}, {}).deadline == 1.8e9
     with pytest.raises(InputError, match="deadline"):
         detect({**FLAGS, "deadline": "tomorrow"}, {})
+
+
+def test_a_limit_in_seconds_counts_from_the_start() -> None:
+    before = time.time()
+    found = detect(FLAGS, {"FTLAUNCH_MAX_SECONDS": "60"}).deadline
+    assert found is not None
+    assert before + 60 <= found <= time.time() + 60
+    assert detect({**FLAGS, "deadline": "5"}, {"FTLAUNCH_MAX_SECONDS": "60"}).deadline == 5
+    with pytest.raises(InputError, match="FTLAUNCH_MAX_SECONDS"):
+        detect(FLAGS, {"FTLAUNCH_MAX_SECONDS": "an hour"})
 
 
 def test_hosts_of_sagemaker(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""Each tracker's run, read back by its own client; and that a tracker which fails costs no job."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training_image.tracking import public_address
+
+ROOT = Path(__file__).parents[2]
+SPEC = {
+    "schema": 1,
+    "job": "birds-00000000",
+    "model": {"id": "m"},
+    "data": {"train": "train.jsonl"},
+    "task": {"type": "classification"},
+}
+LINES = [{"step": step, "time": 1.7e9 + step, "epoch": step / 3, "train/loss": 1 / step} for step in (1, 2, 3)]
+WRITE = """
+import json, sys
+from pathlib import Path
+from training_image.spec import Spec
+from training_image.tracking import Trackers
+told = json.loads(sys.argv[1])
+trackers = Trackers(Path(sys.argv[2]), Spec.model_validate(told["spec"]), {"rank": 8}, told["history"])
+for line in told["lines"]:
+    trackers.log(line)
+trackers.close()
+"""
+
+
+def track(folder: Path, name: str, *, history: list[Any] = [], lines: list[Any] = LINES, **env: str) -> str:  # noqa: B006
+    """Send lines in a process of its own, as the training does: the clients keep state and read the environment."""
+    told = {"spec": SPEC | {"tracking": {"report_to": [name]}}, "history": history, "lines": lines}
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE, json.dumps(told), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "WANDB_API_KEY": "", **env},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read(code: str, folder: Path, **env: str) -> Any:
+    """What another process reads by the tracker's own client."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+READ_MLFLOW = """
+import json, sys
+from mlflow import MlflowClient
+client = MlflowClient(tracking_uri=f"file://{sys.argv[1]}/mlflow")
+(run,) = client.search_runs([client.get_experiment_by_name("ftlaunch").experiment_id])
+history = client.get_metric_history(run.info.run_id, "train/loss")
+print(json.dumps([run.info.run_name, run.info.status, run.data.params, [[each.step, each.value] for each in history]]))
+"""
+READ_TRACKIO = """
+import json, os, sys
+os.environ["TRACKIO_DIR"] = f"{sys.argv[1]}/trackio"
+import trackio
+from trackio.sqlite_storage import SQLiteStorage
+(run,) = trackio.Api().runs("ftlaunch")
+print(json.dumps([run.name, run.config["rank"], SQLiteStorage.get_logs("ftlaunch", run.name)], default=str))
+"""
+READ_WANDB = """
+import json, struct, sys
+from pathlib import Path
+from wandb.proto import wandb_internal_pb2
+(path,) = Path(sys.argv[1]).glob("wandb/offline-run-*/run-*.wandb")
+content, place, whole, found, names = path.read_bytes(), 7, b"", [], []
+assert content[:4] == b":W&B"
+while place + 7 <= len(content):  # LevelDB's log: blocks of 32 KiB, parts with checksum, length and kind
+    if 32768 - place % 32768 < 7:
+        place += 32768 - place % 32768
+        continue
+    _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+    whole += content[place + 7 : place + 7 + length]
+    place += 7 + length
+    if kind not in (1, 4):
+        continue
+    record, whole = wandb_internal_pb2.Record.FromString(whole), b""
+    if record.HasField("run"):
+        names.append([record.run.run_id, record.run.project])
+    if record.HasField("history"):
+        items = record.history.item
+        found.append({each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items})
+print(json.dumps([names[0], found, place == len(content)]))
+"""
+
+
+def test_mlflow_reads_its_run_back_and_a_second_start_repeats_no_step(tmp_path: Path) -> None:
+    track(tmp_path, "mlflow")
+    expected = [[line["step"], line["train/loss"]] for line in LINES]
+    allowed = {"MLFLOW_ALLOW_FILE_STORE": "true"}
+    assert read(READ_MLFLOW, tmp_path, **allowed) == ["birds-00000000", "FINISHED", {"rank": "8"}, expected]
+    server = f"file://{tmp_path}/mlflow"  # as a server would, it keeps what the first start sent
+    track(tmp_path, "mlflow", history=LINES[:2], lines=LINES[2:], MLFLOW_TRACKING_URI=server, **allowed)
+    assert read(READ_MLFLOW, tmp_path, **allowed)[3] == expected
+
+
+def test_trackio_reads_its_run_back(tmp_path: Path) -> None:
+    track(tmp_path, "trackio", history=LINES[:1], lines=LINES[1:])
+    name, rank, history = read(READ_TRACKIO, tmp_path)
+    assert (name, rank) == ("birds-00000000", 8)
+    assert [(row["step"], row["train/loss"]) for row in history] == [(n["step"], n["train/loss"]) for n in LINES]
+
+
+def test_the_offline_folder_of_wandb_is_valid(tmp_path: Path) -> None:
+    track(tmp_path, "wandb", history=LINES[:1], lines=LINES[1:])
+    name, history, whole = read(READ_WANDB, tmp_path)
+    assert name == ["birds-00000000", "ftlaunch"]
+    assert whole
+    assert [(row["_step"], row["train/loss"]) for row in history] == [(n["step"], n["train/loss"]) for n in LINES]
+
+
+def test_tensorboard_reads_its_events_back_here_and_where_the_service_looks(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    track(tmp_path, "tensorboard", AIP_TENSORBOARD_LOG_DIR=str(tmp_path / "service"))
+    for folder in ("tensorboard", "service"):
+        events = EventAccumulator(str(tmp_path / folder))
+        events.Reload()
+        told = [(each.step, each.value) for each in events.Scalars("train/loss")]
+        assert told == [(line["step"], pytest.approx(line["train/loss"])) for line in LINES]
+
+
+def test_a_tracker_that_fails_is_left_out(tmp_path: Path) -> None:
+    server = "http://me:s3cr3t@127.0.0.1:9/"
+    out = track(tmp_path, "mlflow", MLFLOW_TRACKING_URI=server, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    assert "mlflow is left out from here on" in out
+    assert "s3cr3t" not in out
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        ("http://mlflow.corp:5000", "http://mlflow.corp:5000"),
+        ("https://me:s3cr3t@mlflow.corp/curves/?token=x", "https://mlflow.corp/curves"),
+        ("https://me:s3@cr3t@mlflow.corp", "https://mlflow.corp"),
+        ("https://me:s3/cr3t@mlflow.corp", None),
+        ("https://me:s3?cr3t@mlflow.corp", None),
+        ("https://me:[s3cr3t@mlflow.corp", None),
+        ("file:///work/mlflow", None),
+    ],
+)
+def test_a_link_tells_no_password(server: str, address: str | None) -> None:
+    assert public_address(server) == address
