@@ -7,10 +7,10 @@ The docker package is imported when a client is made, and not before.
 from __future__ import annotations
 
 import contextlib
-import io
+import functools
 import os
+import re
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,20 @@ START_ENGINE = (
     "start one (Docker Desktop, `systemctl start docker`, or as root `dockerd &`), point DOCKER_HOST at one,"
     " or run without a container: --backend local"
 )
+NO_RIGHT = "this user may not use the Docker engine"
+JOIN_GROUP = "join the group docker (`sudo usermod -aG docker $USER`), or use a rootless engine"
 LABEL = "ftlaunch.job"
-SPOOL = 64 << 20
-"""Bytes of an archive that are kept in memory; a larger one goes to a temporary file."""
+Content = Path | bytes | Iterable[bytes] | None
+"""Of a file: where it lies, all of it, or in pieces that come to the size told; None for a folder."""
+Member = tuple[tarfile.TarInfo, Content]
+"""A file or folder of an archive."""
+CHUNK = 1 << 20
 API = "1.40"
 """Lowest version of the engine's API that is needed (Docker 19.03: device requests)."""
 
+_DECIDING = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "HOME")
+"""Environment variables that decide which engine it is."""
+# Regular expressions over the engine's own words, with what they mean.
 _SAID: tuple[tuple[str, str, str, Reason], ...] = (
     (
         "no space left on device",
@@ -40,7 +48,19 @@ _SAID: tuple[tuple[str, str, str, Reason], ...] = (
         "install the NVIDIA container toolkit on the engine's machine, or set backends.docker.gpu: never",
         Reason.NO_CAPACITY,
     ),
+    (
+        "invalid reference format",
+        "backends.docker.image is no name of an image",
+        "write it as [host/]path[:tag], in lower case",
+        Reason.BAD_IMAGE,
+    ),
     ("no such image", "the engine has no such image", "ftlaunch image build", Reason.BAD_IMAGE),
+    (
+        "network .* not found",
+        "the engine has no such network",
+        "`docker network ls` shows those it has; correct backends.docker.network",
+        Reason.UNKNOWN,
+    ),
     ("executable file not found", "the image is not a training image", "ftlaunch image build", Reason.BAD_IMAGE),
 )
 
@@ -49,14 +69,8 @@ class Engine:
     """A container engine, reached as the docker command reaches it: DOCKER_HOST, else the current context."""
 
     def __init__(self) -> None:
-        try:
-            import docker
-        except ImportError as error:
-            raise BackendError(
-                "the docker backend needs the docker package", "pip install 'ftlaunch[docker]'"
-            ) from error
         with errors():
-            self.client: Any = _client(docker)
+            self.client: Any = _client(tuple(os.environ.get(name) for name in _DECIDING))
             self.api: Any = self.client.api
             self.url = str(self.client.api.base_url)
 
@@ -113,15 +127,13 @@ class Engine:
         with errors(), contextlib.suppress(NotFound):
             self.api.remove_container(name)
 
-    def put(self, container: str, folder: str, files: Iterable[tuple[tarfile.TarInfo, Path | bytes | None]]) -> None:
-        """Send files into a folder of a container, running or not; its volumes are reached as well."""
-        with tempfile.SpooledTemporaryFile(SPOOL) as spool:
-            with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                for info, content in files:
-                    _add(archive, info, content)
-            spool.seek(0)
-            with errors():
-                self.api.put_archive(container, folder, spool)
+    def put(self, container: str, folder: str, members: Iterable[Member]) -> None:
+        """Send files into a folder of a container, running or not; its volumes are reached as well.
+
+        Nothing is kept here on the way: the archive is made while it is sent.
+        """
+        with errors():
+            self.api.put_archive(container, folder, _archive(members))
 
     @contextlib.contextmanager
     def get(self, container: str, path: str) -> Iterator[tarfile.TarFile | None]:
@@ -137,10 +149,50 @@ class Engine:
         with tarfile.open(fileobj=_Stream(chunks), mode="r|") as archive:  # type: ignore[call-overload]
             yield archive
 
-    def exists(self, container: str, path: str) -> bool:
-        """Whether there is such a path in the container."""
+    def packed(self, container: str, path: str) -> Iterator[bytes]:
+        """A file or folder of a container as an archive's bytes."""
+        with errors():
+            chunks, _ = self.api.get_archive(container, path)
+            yield from chunks
+
+    def put_packed(self, container: str, folder: str, archive: Path) -> None:
+        """Unpack an archive of `packed` into a folder of a container, running or not."""
+        with errors(), archive.open("rb") as file:
+            self.api.put_archive(container, folder, file)
+
+    def read(self, container: str, path: str) -> bytes | None:
+        """The content of a small file of a container; None if it is not there."""
         with self.get(container, path) as archive:
-            return archive is not None
+            if archive is None:
+                return None
+            member = archive.next()
+            content = None if member is None else archive.extractfile(member)
+            return b"" if content is None else content.read()
+
+    def tail(self, container: str, lines: int) -> str:
+        """The last lines of a container's output."""
+        with errors():
+            said: bytes = self.api.logs(container, stdout=True, stderr=True, tail=lines)
+        return said.decode(errors="replace")
+
+    def containers(self, label: str) -> list[Json]:
+        """Short descriptions of all containers with a label."""
+        with errors():
+            found: list[Json] = self.api.containers(all=True, filters={"label": label})
+        return found
+
+    def info(self) -> Json:
+        """What the engine tells of itself and its machine."""
+        with errors():
+            told: Json = self.api.info()
+        return told
+
+    def pull(self, image: str) -> None:
+        """Pull an image with what `docker login` has stored."""
+        repository, _, tag = image.partition("@")[0].rpartition(":")
+        named = (repository, tag) if repository and "/" not in tag else (image, "latest")
+        with errors():
+            self.api.pull(image if "@" in image else named[0], tag=None if "@" in image else named[1])
 
     def stop(self, name: str, grace: int) -> None:
         """Ask for SIGTERM now and SIGKILL after ``grace`` seconds; the engine does both, whether or not we wait."""
@@ -149,6 +201,17 @@ class Engine:
         url = f"{self.api.base_url}/v{self.api.api_version}/containers/{name}/stop"
         with errors(), contextlib.suppress(requests.exceptions.ReadTimeout):  # the request is out; the engine goes on
             self.api.post(url, params={"t": grace}, timeout=(10, 1))
+
+    def signal(self, name: str, signal: str) -> None:
+        """Send a signal; nothing happens if the container does not run."""
+        from docker.errors import APIError
+
+        with errors():
+            try:
+                self.api.kill(name, signal)
+            except APIError as error:
+                if error.status_code not in (404, 409):
+                    raise
 
     def _found(self, ask: Any) -> Json | None:
         from docker.errors import NotFound
@@ -194,14 +257,13 @@ def errors(*wanted: type[Exception]) -> Iterator[None]:
     except APIError as error:
         said = str(error.explanation or error)
         for words, message, hint, reason in _SAID:
-            if words in said.lower():
+            if re.search(words, said.lower()):
                 raise BackendError(f"{message}: {said}", hint=hint, reason=reason) from error
         raise BackendError(f"the Docker engine refused: {said}", hint="`docker info` shows how it stands") from error
     except (DockerException, requests.exceptions.RequestException, OSError) as error:
         cause = _innermost(error)
         if isinstance(cause, PermissionError):
-            hint = "join the group docker (`sudo usermod -aG docker $USER`), or use a rootless engine"
-            raise BackendError("this user may not use the Docker engine", hint, Reason.CREDENTIALS) from error
+            raise BackendError(NO_RIGHT, JOIN_GROUP, Reason.CREDENTIALS) from error
         raise BackendError(f"no Docker engine answers: {cause}", hint=START_ENGINE) from error
 
 
@@ -212,23 +274,37 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _client(docker: Any) -> Any:
-    """A client for DOCKER_HOST, else for the current context of the docker command."""
-    if "DOCKER_HOST" not in os.environ:
+@functools.cache
+def _client(settings: tuple[str | None, ...]) -> Any:
+    """A client for DOCKER_HOST, else for the current context of the docker command; one for the same settings, because
+    each asks the engine for its version first."""
+    try:
+        import docker
+    except ImportError as error:
+        raise BackendError("the docker backend needs the docker package", "pip install 'ftlaunch[docker]'") from error
+    host = settings[0]
+    if host is None:
         context = docker.context.ContextAPI.get_current_context()
         if context is not None and context.Host:
             tls = context.TLSConfig or False
             return docker.DockerClient(base_url=context.Host, tls=tls, version="auto")
-    return docker.from_env(version="auto", use_ssh_client=os.environ.get("DOCKER_HOST", "").startswith("ssh://"))
+    return docker.from_env(version="auto", use_ssh_client=(host or "").startswith("ssh://"))
 
 
-def _add(archive: tarfile.TarFile, info: tarfile.TarInfo, content: Path | bytes | None) -> None:
-    if content is None:
-        archive.addfile(info)
-    elif isinstance(content, bytes):
-        info.size = len(content)
-        archive.addfile(info, io.BytesIO(content))
-    else:
-        info.size = content.stat().st_size
-        with content.open("rb") as file:
-            archive.addfile(info, file)
+def _archive(members: Iterable[Member]) -> Iterator[bytes]:
+    """An uncompressed archive of the members."""
+    for info, content in members:
+        if isinstance(content, bytes):
+            info.size, content = len(content), (content,)
+        elif isinstance(content, Path):
+            info.size, content = content.stat().st_size, _chunks(content)
+        yield info.tobuf(tarfile.PAX_FORMAT)
+        yield from content or ()
+        yield bytes(-info.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from backends.docker_engine import errors
 from backends.interface import BackendError, Cursor, LogLine
+from backends.secret_values import Secrets, mask
 
 BACK = 60
 """Seconds that a reader looks back behind the newest line."""
@@ -22,10 +23,9 @@ _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z ")
 _CURSOR = re.compile(r"(\d+):(\d+)")
 
 
-def read(api: Any, container: str, after: Cursor | None, secrets: Iterable[str]) -> Iterator[LogLine]:
+def read(api: Any, container: str, after: Cursor | None, secrets: Secrets) -> Iterator[LogLine]:
     """Give the lines after the cursor that are there now, secrets masked and redrawn bars left out."""
     since, skip = _parse(after)
-    hidden = [secret for secret in secrets if secret]
     place = _Place(since)
     for second, raw in _lines(api, container, since):
         cursor = place.advance(second)
@@ -33,9 +33,7 @@ def read(api: Any, container: str, after: Cursor | None, secrets: Iterable[str])
             skip -= 1
             continue
         text = raw.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
-        for secret in hidden:
-            text = text.replace(secret, "***")
-        yield LogLine(text=text, cursor=cursor)
+        yield LogLine(text=mask(text, secrets), cursor=cursor)
 
 
 class _Place:
@@ -76,7 +74,9 @@ def _lines(api: Any, container: str, since: int) -> Iterator[tuple[int, bytes]]:
     """Whole lines with the second of their record; a line that is not finished yet is left for the next reader."""
     line, second = b"", 0
     with errors():
-        for frame in api.logs(container, stdout=True, stderr=True, timestamps=True, stream=True, since=since or None):
+        for frame in api.logs(
+            container, stdout=True, stderr=True, timestamps=True, stream=True, follow=False, since=since or None
+        ):
             match = _STAMP.match(frame)
             if match:
                 second = int(datetime.fromisoformat(match[1].decode()).replace(tzinfo=UTC).timestamp())

@@ -129,6 +129,45 @@ class Plan(Value):
     unresolved: tuple[Unresolved, ...] = ()
     spec: Spec
     max_seconds: int | None = None
+    machine: str | None = None
+    """The rented machine by the name that `Backend.offers` has for it: its price is the job's."""
+    kept_seconds: int = 0
+    """How long the machine is kept after the job at the same price, for a next one (SageMaker's warm pool)."""
+    region: str | None = None
+
+
+class Mount(Value):
+    """A folder that a place lays into the container."""
+
+    name: str
+    """As the request names it: SageMaker's channel, Azure ML's input or output, BUCKET/PREFIX on Vertex AI, a folder
+    below ``/content`` on Colab; or the absolute path where the request gives one. `Contract.inputs` and `.outputs` in
+    `training_image.contracts` make paths of names."""
+    holds: Literal["spec", "data", "output", "checkpoints"]
+    """What is in it, or goes there. Where nothing holds the spec, ``spec.json`` lies in the data folder."""
+
+
+class ContainerRequest(Value):
+    """What a place starts for a plan, as far as its container sees it; read out of the plan's request."""
+
+    service: str
+    """Key of `training_image.contracts.CONTRACTS`: what this service adds by itself, and its limits."""
+    mounts: tuple[Mount, ...]
+    entrypoint: tuple[str, ...] | None = None
+    """Instead of the image's own."""
+    arguments: tuple[str, ...] | None = None
+    """After the entry point (`Contract.argv` if None); where the contract has a `line_shell`, one command line."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """The request's own variables."""
+    derived: dict[str, str] = Field(default_factory=dict)
+    """What the service makes of the request (TRAINING_JOB_NAME, AIP_MODEL_DIR); goes before the contract's."""
+    hyperparameters: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, str] = Field(default_factory=dict)
+    """Regular expressions by which the service reads metrics out of the log, by the metric's name."""
+    network: bool = True
+    """Whether the container may reach the network."""
+    image: str | None = None
+    """An image that the request names instead of the job's own."""
 
 
 class Finding(Value):
@@ -229,9 +268,26 @@ class Backend(ABC):
         """Make the backend; touches no network, disk or SDK."""
         return cls()
 
+    @property
+    def bills(self) -> bool:
+        """Whether a job here costs money (where its machine's offer is not free), as in every place that tells the
+        seconds on a bill."""
+        return self.capabilities.billable_seconds
+
     @abstractmethod
     def plan(self, submission: Submission) -> Plan:
         """Make the exact request. Pure: same submission, same plan; no network, clock, credentials, daemon or SDK."""
+
+    def torch(self, resources: Resources) -> Literal["cpu", "cuda"]:
+        """Which of the two images fits the machine of these resources. Pure, as `plan` is."""
+        return "cuda" if resources.gpu or self.capabilities.billable_seconds else "cpu"
+
+    def container(self, plan: Plan) -> ContainerRequest | None:
+        """What the place starts for this plan, for the rehearsal; None where there is none to play.
+
+        Pure, as `plan` is; read out of the plan's request, so that a fault in it comes out.
+        """
+        return None
 
     @abstractmethod
     def resolve(self, plan: Plan) -> Plan:
@@ -240,6 +296,10 @@ class Backend(ABC):
     @abstractmethod
     def preflight(self, plan: Plan) -> list[Finding]:
         """Look for what would make the submit fail: credentials, rights, quota, image. Changes nothing."""
+
+    def lacks_image(self, plan: Plan) -> bool:
+        """Whether `stage` is going to send the job's own image, which the launcher builds before it then."""
+        return False
 
     @abstractmethod
     def stage(self, plan: Plan, files: Mapping[str, Path]) -> None:
@@ -260,6 +320,12 @@ class Backend(ABC):
         """Our jobs that the place still holds, whoever recorded them; a place that cannot list them gives none."""
         return ()
 
+    def notebook(self, plan: Plan, files: Mapping[str, Path], into: Path) -> list[Path]:
+        """Write the job as a notebook that a person opens and runs, into this folder; gives the files, the notebook
+        first. Its last cell leaves an archive for ``ftlaunch fetch JOB --from FILE``. None: the place has no such way.
+        """
+        return []
+
     @abstractmethod
     def status(self, handle: Handle) -> Status:
         """Ask for the state. Raises JobNotFound for a job that does not exist, which is never SUCCEEDED."""
@@ -275,7 +341,11 @@ class Backend(ABC):
 
     @abstractmethod
     def resume(self, handle: Handle) -> Handle:
-        """Go on from the last checkpoint, where `Capabilities.resume`; a running job is returned as it is."""
+        """Go on from the last checkpoint, where `Capabilities.resume`; a running job is returned as it is.
+
+        Raises InputError (`backends.secret_values.required`) where the place does not keep the job's secrets, and one
+        of them has no value here any more.
+        """
 
     @abstractmethod
     def fetch(self, handle: Handle, into: Path) -> None:
@@ -285,6 +355,13 @@ class Backend(ABC):
     @abstractmethod
     def remove(self, handle: Handle) -> None:
         """Free what the ended job still holds at the place (a container, a volume, a VM). Idempotent."""
+
+    def release(self, handle: Handle) -> None:  # noqa: B027  # by default nothing is done
+        """Free what a failed or cancelled job holds at the place, once its results are fetched. Idempotent.
+
+        What a resume needs is kept: where the job itself goes, `resume` raises JobNotFound from then on, and `stage`
+        brings the checkpoints back. A place where such a job is in nobody's way does nothing.
+        """
 
     @abstractmethod
     def offers(self, region: str | None) -> Iterable[Offer]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -24,10 +23,9 @@ from typing import ClassVar
 from pydantic import Field, SecretStr
 
 import training_image
-from backends import local_supervisor
+from backends import local_supervisor, secret_values, staged_files, supervised
 from backends.home import data_home
 from backends.interface import (
-    EXIT_REASONS,
     Backend,
     BackendError,
     BackendOptions,
@@ -46,10 +44,6 @@ from backends.interface import (
     Submission,
 )
 from backends.local_checks import findings
-from training_image import progress
-
-LINKED_FROM = 64 << 20
-"""Bytes from which a staged file is linked and not copied (the weights of a local model)."""
 
 
 class LocalOptions(BackendOptions):
@@ -113,10 +107,9 @@ class Local(Backend):
         if (folder / "state.json").exists():
             return
         with _disk_errors(folder):
-            for name in ("checkpoints", "output"):
+            for name in ("data", "checkpoints", "output"):  # no files are staged where all comes from the hub
                 (folder / name).mkdir(parents=True, exist_ok=True)
-            for name, digest in plan.inputs.items():
-                _place(files[name], digest, folder / "data" / name)
+            staged_files.place(plan.inputs, files, folder / "data")
             program = folder / "program" / "training_image"
             if not program.exists():
                 new = folder / "program.new"
@@ -139,7 +132,7 @@ class Local(Backend):
                 request = plan.request
                 start = {key: request[key] for key in ("argv", "environment", "max_seconds", "grace_seconds")}
                 (folder / "start.json").write_text(json.dumps(start | {"secrets": list(request["secrets"])}))
-                _start(folder, {name: value.get_secret_value() for name, value in secrets.items()})
+                _start(folder, secrets)
         return self._handle(folder)
 
     def find(self, job_name: str) -> Handle | None:
@@ -157,7 +150,7 @@ class Local(Backend):
         alive = _held(folder / "supervisor.lock")  # asked first: what a dead supervisor wrote is final
         state: Json = json.loads((folder / "state.json").read_text())
         if state["ended"] is not None:
-            return _ended(folder, state)
+            return supervised.ended(folder, state)
         if not alive and _held(folder / "training.lock"):
             return Status(state=State.STOPPING, native_state="orphan", message="its supervisor was killed; it saves")
         if not alive:
@@ -171,16 +164,7 @@ class Local(Backend):
 
     def logs(self, handle: Handle, after: Cursor | None) -> Iterator[LogLine]:
         """The lines of ``log.txt``; a cursor is the byte where the next line starts."""
-        path = _folder(handle) / "log.txt"
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            position = file.seek(int(after or 0))
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                position += len(line)
-                yield LogLine(text=line.decode(errors="replace").rstrip("\r\n"), cursor=str(position))
+        yield from supervised.log_lines(_folder(handle) / "log.txt", after)
 
     def cancel(self, handle: Handle) -> None:
         """Ask the supervisor, by a file, to stop the training."""
@@ -196,12 +180,9 @@ class Local(Backend):
             return handle
         if not (folder / "data").exists():
             raise BackendError(f"the files of {handle.job_name} were removed", hint="run the job again")
-        names: list[str] = json.loads((folder / "start.json").read_text())["secrets"]
-        missing = [name for name in names if name not in os.environ]
-        if missing:
-            raise BackendError(f"the secret {missing[0]} is not in the environment", hint=f"export {missing[0]}=...")
+        secrets = secret_values.required(json.loads((folder / "start.json").read_text())["secrets"])
         (folder / "cancel").unlink(missing_ok=True)
-        _start(folder, {})
+        _start(folder, secrets)
         return handle
 
     def fetch(self, handle: Handle, into: Path) -> None:
@@ -214,14 +195,7 @@ class Local(Backend):
                 f"the results of {handle.job_name} were removed here after they were fetched",
                 hint=f"ftlaunch status {handle.job_name} --json names the folder they were fetched into",
             )
-        for source in sorted(path for path in output.rglob("*") if path.is_file()):
-            target = into / source.relative_to(output)
-            if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == _size_and_time(source):
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(target.name + ".part")
-            shutil.copy2(source, partial)
-            partial.replace(target)
+        staged_files.bring(output, into)
 
     def remove(self, handle: Handle) -> None:
         """Free the disk: data, checkpoints and results go, the record and the log stay."""
@@ -232,10 +206,7 @@ class Local(Backend):
             raise BackendError(f"{handle.job_name} has not ended yet", hint=f"ftlaunch cancel {handle.job_name}")
         for name in ("data", "checkpoints", "output", "program"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for kept in _pool().glob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                if kept.stat().st_nlink == 1:  # no job's data folder links it any more
-                    kept.unlink()
+        staged_files.sweep()
 
     def _handle(self, folder: Path) -> Handle:
         return Handle(backend=self.name, job_name=folder.name, data={"folder": str(folder)})
@@ -261,20 +232,11 @@ def _root() -> Path:
     return data_home() / "local"
 
 
-def _pool() -> Path:
-    return data_home() / "files"
-
-
 def _folder(handle: Handle) -> Path:
     folder = Path(str(handle.data.get("folder") or _root() / handle.job_name))
     if not (folder / "state.json").exists():
         raise JobNotFound(f"this machine knows no job {handle.job_name!r}", hint="ftlaunch jobs lists those it knows")
     return folder
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _held(lock: Path) -> bool:
@@ -287,7 +249,7 @@ def _held(lock: Path) -> bool:
     return False
 
 
-def _start(folder: Path, secrets: Mapping[str, str]) -> None:
+def _start(folder: Path, secrets: Mapping[str, SecretStr]) -> None:
     script = str(Path(local_supervisor.__file__))
     with (folder / "supervisor.log").open("ab") as log:
         command = [sys.executable, "-I", script, str(folder)]
@@ -296,70 +258,11 @@ def _start(folder: Path, secrets: Mapping[str, str]) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | secrets,
+            env=os.environ | {name: value.get_secret_value() for name, value in secrets.items()},
             check=False,
         )
     if done.returncode:
         raise BackendError("the supervisor did not start", hint=f"see {folder / 'supervisor.log'}")
-
-
-def _ended(folder: Path, state: Json) -> Status:
-    code, cause = int(state["exit_code"]), str(state["cause"])
-    native = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
-    seconds = int(state["ended"] - state["started"])
-    if code == 0:
-        return Status(state=State.SUCCEEDED, native_state=native)
-    if cause == "timed_out":
-        message = f"stopped after {seconds} s, the budget's longest run time"
-        return Status(state=State.FAILED, reason=Reason.TIMED_OUT, native_state=native, message=message)
-    if cause in ("cancelled", "stopped") or code == 143:
-        return Status(state=State.CANCELLED, reason=Reason.USER, native_state=native, message="stopped on request")
-    if code in (-9, 137) or cause == "memory":
-        message = "killed, most likely because memory ran out; try a smaller model, data.max_length or train.batch_size"
-        return Status(state=State.FAILED, reason=Reason.OUT_OF_MEMORY, native_state=native, message=message)
-    reason = EXIT_REASONS.get(code, Reason.UNKNOWN)
-    return Status(state=State.FAILED, reason=reason, native_state=native, message=_last_words(folder))
-
-
-def _last_words(folder: Path) -> str:
-    """The error line of the training, else its last plain line."""
-    path = folder / "log.txt"
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 16384))
-        lines = [line.rstrip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    plain = [line for line in lines if progress.parse(line) is None]
-    at = max((number for number, line in enumerate(plain) if line.startswith("error: ")), default=len(plain) - 1)
-    said = [line for number, line in enumerate(plain) if number == at or (number > at and line.startswith(" "))]
-    return " ".join(line.strip() for line in said).removeprefix("error: ")
-
-
-def _place(source: Path, digest: str, target: Path) -> None:
-    """Bring a file under its staged name, and see that it is still what the plan names."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.stat().st_size >= LINKED_FROM:
-        try:
-            os.link(source.resolve(), target)
-        except OSError:  # another file system, or one without links
-            target.symlink_to(source.resolve())
-        return
-    kept = _pool() / digest
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        content = source.read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise BackendError(f"{source} changed while the job was being submitted", hint="run the command again")
-        new = kept.with_name(f"{digest}.{os.getpid()}")
-        new.write_bytes(content)
-        new.chmod(0o444)
-        new.replace(kept)
-    try:
-        os.link(kept, target)
-    except OSError:
-        shutil.copy2(kept, target)
 
 
 @contextlib.contextmanager

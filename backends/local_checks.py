@@ -20,16 +20,21 @@ def findings(plan: Plan, root: Path) -> list[Finding]:
     return [*_python_findings(plan.request["argv"][0]), *_disk_findings(root), *_machine_findings(plan)]
 
 
+def missing() -> list[str]:
+    """The packages that training needs and this Python lacks."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
 def _python_findings(python: str) -> list[Finding]:
     if python != sys.executable:
         if shutil.which(python) is None:
             hint = "correct backends.local.python"
             return [Finding(level="error", code="python", message=f"there is no Python at {python}", hint=hint)]
         return []
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if not missing:
+    lacking = missing()
+    if not lacking:
         return []
-    message = f"training here needs {', '.join(missing)}"
+    message = f"training here needs {', '.join(lacking)}"
     return [Finding(level="error", code="extra", message=message, hint="pip install 'ftlaunch[local]'")]
 
 

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,8 @@ STOPPED = 143
 """Exit code of a training that was stopped and saved."""
 LONGEST_LINE = 1 << 20
 """Bytes after which a line without an end is written anyway."""
+SHORTEST = 4
+"""Characters from which one line of a longer secret is hidden: a brace of a JSON file is no secret."""
 
 
 class Supervisor:
@@ -44,8 +47,7 @@ class Supervisor:
             path for path in (start["environment"].get("PYTHONPATH"), os.environ.get("PYTHONPATH")) if path
         )
         self.grace: float = start["grace_seconds"]
-        values = (os.environ.get(name, "") for name in start["secrets"])
-        self.secrets = [value.encode() for value in values if value]
+        self.secrets = [os.environ.get(name, "") for name in start["secrets"]]
         began = time.time()
         self.deadline: float | None = began + start["max_seconds"] if start["max_seconds"] else None
         if self.deadline is not None:
@@ -188,15 +190,11 @@ class Supervisor:
         *lines, rest = text.split(b"\n")
         if len(rest) > LONGEST_LINE:
             lines, rest = [*lines, rest], b""
-        shown = b"".join(self._mask(line.rstrip(b"\r").rpartition(b"\r")[2]) + b"\n" for line in lines)
+        last = (os.fsdecode(line.rstrip(b"\r").rpartition(b"\r")[2]) for line in lines)
+        shown = b"".join(os.fsencode(masked(line, self.secrets)) + b"\n" for line in last)
         with contextlib.suppress(OSError):  # a full disk must not stop the training
             log.write(shown)
         return rest
-
-    def _mask(self, line: bytes) -> bytes:
-        for secret in self.secrets:
-            line = line.replace(secret, b"***")
-        return line
 
     def _note(self, message: str) -> None:
         with contextlib.suppress(OSError), (self.folder / "log.txt").open("ab", buffering=0) as log:
@@ -205,6 +203,20 @@ class Supervisor:
     def stop(self, _signal: int, _frame: object) -> None:
         """The machine shuts down: stop the training as well, so that it can save."""
         self.stopped_by = self.stopped_by or "stopped"
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """The text with every line of every secret as ``***``, the longest first, as one may be the beginning of another.
+
+    It stands here for all who show a log, because this file goes alone to where a training runs.
+    """
+    hidden: set[str] = set()
+    for secret in secrets:
+        lines = [line.strip() for line in secret.strip().splitlines()]
+        hidden.update(line for line in lines if len(line) >= (SHORTEST if lines[1:] else 1))
+    for line in sorted(hidden, key=len, reverse=True):
+        text = text.replace(line, "***")
+    return text
 
 
 def before(folder: Path) -> int:

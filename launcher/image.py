@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import training_image
-from backends.interface import BackendError
+from backends.docker_checks import build_hint
+from backends.docker_engine import JOIN_GROUP, NO_RIGHT, START_ENGINE, Engine, errors
+from backends.interface import BackendError, Reason
 from training_image.errors import InputError
 
 Torch = Literal["cpu", "cuda"]
@@ -33,6 +37,7 @@ EXTRA = "extra.txt"
 _LEFT_OUT = {"__pycache__", "requirements.in"}
 _SHORT = 12
 """Hexadecimal digits of the digest in the tag."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
 
 
 @dataclass(frozen=True)
@@ -74,18 +79,25 @@ def reference(torch: Torch = "cpu", extra: Path | None = None) -> str:
     return Image(torch, extra).reference()
 
 
+def own_wheels() -> Path | None:
+    """The folder ``wheels`` of the clone that this is run from; None where there is none."""
+    folder = Path(__file__).parents[1] / "wheels"
+    return folder if folder.is_dir() else None
+
+
 def build(image: Image, wheels: Path | None = None, *, quiet: bool = False) -> tuple[str, bool]:
     """Build the image unless the engine has it: its name, and whether anything was done.
 
-    ``wheels`` is a folder that pip looks into first. Raises BackendError where no engine answers or the build fails.
+    ``wheels`` is a folder that pip looks into first, `own_wheels` unless another is given. Raises BackendError where no
+    engine answers or the build fails.
     """
     name = image.reference()
     docker = docker_command()
     if _run([docker, "image", "inspect", name]).returncode == 0:
         return name, False
     with tempfile.TemporaryDirectory(prefix="ftlaunch-image-") as folder:
-        _lay(image, Path(folder), wheels)
-        output = subprocess.PIPE if quiet else None
+        _lay(image, Path(folder), wheels or own_wheels())
+        output = subprocess.PIPE if quiet else sys.stderr
         command = [docker, *_build_arguments(image, name), folder]
         done = subprocess.run(command, env=_environment(), stdout=output, stderr=output, text=True, check=False)
     if done.returncode:
@@ -108,14 +120,10 @@ def docker_command() -> str:
     answer = _run([able[0], "version", "--format", "{{.Server.Version}}"])
     if answer.returncode:
         reason = (answer.stderr.strip() or "no answer").splitlines()[-1]
+        if "permission denied" in reason:
+            raise BackendError(NO_RIGHT, hint=JOIN_GROUP, reason=Reason.CREDENTIALS)
         raise BackendError(f"no Docker engine answers: {reason}", hint=START_ENGINE)
     return able[0]
-
-
-START_ENGINE = (
-    "start one (Docker Desktop, `systemctl start docker`, or as root: `dockerd &`), point DOCKER_HOST at one,"
-    " or run without a container: --backend local"
-)
 
 
 def labels(name: str) -> dict[str, str] | None:
@@ -139,37 +147,33 @@ def push(name: str, target: str, told: Callable[[dict[str, Any]], None]) -> bool
     """Push a built image under another name, as ``registry/repository:tag``; False if the registry has it already.
 
     ``told`` gets the engine's progress messages (``id``, ``status``, ``progressDetail``). The credentials are those of
-    ``docker login``. Raises BackendError with what the registry said.
+    ``docker login``. Raises BackendError with what engine or registry said, InputError for what is no such name.
     """
-    try:
-        import docker
-        from docker.errors import DockerException, NotFound
-    except ImportError as error:
-        raise BackendError("pushing needs the docker package", hint="pip install 'ftlaunch[docker]'") from error
     repository, _, tag = target.rpartition(":")
-    try:
-        client = docker.from_env(timeout=600)
-        local = client.images.get(name)
-        if _in_registry(client, target):
+    if _REPOSITORY.fullmatch(repository) is None:
+        raise InputError(
+            f"{repository!r} names no repository of a registry", hint="write host/path, such as 127.0.0.1:5000/ftlaunch"
+        )
+    engine = Engine()
+    if engine.image(name) is None:
+        raise BackendError(f"the image {name} is not built here", hint=build_hint(name))
+    with errors():
+        if _in_registry(engine, target):
             return False
-        local.tag(repository, tag)
-        for line in client.api.push(repository, tag, stream=True, decode=True):
+        engine.api.tag(name, repository, tag)
+        for line in engine.api.push(repository, tag, stream=True, decode=True):
             if "error" in line:
                 raise BackendError(f"{target} was not pushed: {line['error']}", hint=_push_hint(repository))
             told(line)
-    except NotFound as error:
-        raise BackendError(f"the image {name} is not built here", hint="ftlaunch image build") from error
-    except DockerException as error:
-        raise BackendError(f"{target} was not pushed: {error}", hint=START_ENGINE) from error
     return True
 
 
-def _in_registry(client: Any, target: str) -> bool:
+def _in_registry(engine: Engine, target: str) -> bool:
     """Whether the registry has the tag, which stands for the content; where it refuses, the push will tell why."""
     from docker.errors import APIError
 
     try:
-        client.images.get_registry_data(target)
+        engine.client.images.get_registry_data(target)
     except APIError:
         return False
     return True
@@ -245,8 +249,8 @@ def _hint(image: Image) -> str:
     return f"the base {image.base} and the package index must be within reach; --base takes another base"
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @cache
@@ -258,8 +262,9 @@ def _clients() -> tuple[str, ...]:
 
 @cache
 def _has_buildkit(client: str) -> bool:
-    """Clients before 23 have BuildKit built in; later ones need the buildx plug-in."""
-    if _run([client, "buildx", "version"]).returncode == 0:
+    """Clients before 23 have BuildKit built in; later ones need the buildx plug-in. No engine is asked."""
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")}
+    if _run([client, "buildx", "version"], alone).returncode == 0:
         return True
-    major = _run([client, "version", "--format", "{{.Client.Version}}"]).stdout.strip().partition(".")[0]
+    major = _run([client, "version", "--format", "{{.Client.Version}}"], alone).stdout.strip().partition(".")[0]
     return major.isdecimal() and int(major) < 23

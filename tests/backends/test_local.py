@@ -8,13 +8,18 @@ import os
 import signal
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from pydantic import SecretStr
 
+from backends import local_supervisor, staged_files
 from backends.interface import BackendError, Handle, JobNotFound, Plan, Reason, Resources, State, Status, Submission
 from backends.local import Local
+from tests.small_disk import fill, mounted
+from training_image.errors import InputError
 from training_image.spec import Data, Model, Spec, Task
 
 SPEC = Spec(job="a-1", model=Model(id="m"), data=Data(train="train.jsonl"), task=Task(type="completion"))
@@ -112,7 +117,7 @@ def test_a_program_that_is_not_there(rows):
 
 def test_the_error_line_is_the_message(rows):
     code = "print('error: row 3 is broken'); print('  Mend it.'); print('[done] a=1'); raise SystemExit(2)"
-    assert ended(start(rows, code)).message == "row 3 is broken Mend it."
+    assert ended(start(rows, code)).message == "row 3 is broken. Mend it."
 
 
 def test_a_killed_training_is_started_again_while_it_makes_checkpoints(rows, home):
@@ -234,10 +239,13 @@ def test_resume_starts_again_with_its_secrets(rows, home, monkeypatch):
     code = "import os, pathlib, sys\nsys.exit(0 if pathlib.Path('go').exists() and os.environ['MY_TOKEN'] else 2)"
     handle = start(rows, code, {"MY_TOKEN": "value"})
     assert ended(handle).state is State.FAILED
-    with pytest.raises(BackendError, match="MY_TOKEN"):
+    with pytest.raises(InputError, match="MY_TOKEN"):
         Local().resume(handle)
     (home / "local" / "a-1" / "go").touch()
-    monkeypatch.setenv("MY_TOKEN", "value")
+    ring = ModuleType("keyring")
+    ring.__spec__ = ModuleSpec("keyring", None)
+    ring.get_password = lambda service, name: "value" if (service, name) == ("ftlaunch", "MY_TOKEN") else None
+    monkeypatch.setitem(sys.modules, "keyring", ring)
     assert Local().resume(handle) == handle
     assert ended(handle).state is State.SUCCEEDED
     assert Local().resume(handle) == handle
@@ -245,12 +253,27 @@ def test_resume_starts_again_with_its_secrets(rows, home, monkeypatch):
 
 
 def test_a_secret_stands_nowhere(rows, home):
-    value = "hunter2-hunter2"
+    value = "hunter2-hunter2\nits second line\n"
     handle = start(rows, "import os; print('it is', os.environ['MY_TOKEN'])", {"MY_TOKEN": value})
     ended(handle)
-    assert texts(handle) == ["it is ***"]
+    assert texts(handle) == ["it is ***", "***", ""]
     for path in home.rglob("*"):
-        assert not path.is_file() or value.encode() not in path.read_bytes(), path
+        for line in value.encode().splitlines():
+            assert not path.is_file() or line not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("secrets", "text", "shown"),
+    [
+        (["abc", "abcdef"], "pw=abcdef, abc", "pw=***, ***"),
+        (["hf_abc\n"], "Bearer hf_abc", "Bearer ***"),
+        (['{\r\n  "key": 12\r\n}\r\n'], "{'a': 1} \"key\": 12", "{'a': 1} ***"),
+        (["", " \n"], "a b\n", "a b\n"),
+        (["x"], "axe", "a***e"),
+    ],
+)
+def test_each_line_of_a_secret_is_masked(secrets, text, shown):
+    assert local_supervisor.masked(text, secrets) == shown
 
 
 def test_lines_are_lines(rows):
@@ -283,6 +306,20 @@ def test_staging_keeps_one_copy_and_refuses_what_changed(rows, home):
     third = planned(rows, "", name="c-3").model_copy(update={"inputs": {"train.jsonl": "0" * 64}})
     with pytest.raises(BackendError, match="changed while the job was being submitted"):
         Local().stage(third, {"train.jsonl": rows})
+
+
+def test_large_files_are_checked_and_rows_are_a_copy(rows, home, monkeypatch):
+    monkeypatch.setattr(staged_files, "LINKED_FROM", 1)
+    digest = hashlib.sha256(rows.read_bytes()).hexdigest()
+    files = {"train.jsonl": rows, "model/weights": rows}
+    staged_files.place(dict.fromkeys(files, digest), files, home / "data")
+    with rows.open("a") as file:
+        file.write("one more")
+    assert os.path.samefile(home / "data" / "model" / "weights", rows)
+    assert hashlib.sha256((home / "data" / "train.jsonl").read_bytes()).hexdigest() == digest
+    for name in files:
+        with pytest.raises(BackendError, match="changed while the job was being submitted"):
+            staged_files.place({name: "0" * 64}, files, home / "again")
 
 
 def test_remove_frees_the_disk_and_keeps_record_and_log(rows, home):
@@ -337,23 +374,14 @@ def test_preflight_finds_too_many_machines_a_missing_python_and_no_gpu(rows):
 
 
 def test_preflight_finds_a_full_disk(rows, tmp_path, monkeypatch):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=1m tmpfs {disk} 2>/dev/null") != 0:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
+    with mounted(tmp_path / "disk", "1m") as disk:
         monkeypatch.setenv("FTLAUNCH_HOME", str(disk / "home"))
         (finding,) = [found for found in Local().preflight(Local().plan(submission(rows))) if found.code == "disk"]
         assert finding.level == "error"
         assert "FTLAUNCH_HOME" in finding.hint
-        (disk / "filler").write_bytes(b"0" * (1 << 20))
-    except OSError:
-        pass
-    try:
+        fill(disk)
         with pytest.raises(BackendError, match="cannot write"):
             Local().stage(planned(rows, ""), {"train.jsonl": rows})
-    finally:
-        os.system(f"umount {disk}")
 
 
 def test_this_machine_is_offered_free_of_charge():

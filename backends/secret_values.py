@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import SecretStr
 
+from backends import local_supervisor
 from training_image.errors import InputError
 
 SERVICE = "ftlaunch"
@@ -37,15 +38,17 @@ def required(names: Iterable[str]) -> dict[str, SecretStr]:
 
 
 def mask(text: str, secrets: Secrets) -> str:
-    """The text with every secret's value as ``***``."""
-    for value in secrets.values():
-        text = text.replace(value.get_secret_value(), "***")
-    return text
+    """The text with every line of every secret's value as ``***``."""
+    return local_supervisor.masked(text, [value.get_secret_value() for value in secrets.values()])
 
 
 def _value(name: str) -> str | None:
     value = os.environ.get(name)
     if value or importlib.util.find_spec("keyring") is None:
         return value
-    found: str | None = importlib.import_module("keyring").get_password(SERVICE, name)
+    keyring = importlib.import_module("keyring")
+    try:
+        found: str | None = keyring.get_password(SERVICE, name)
+    except keyring.errors.KeyringError:  # there is none on this machine, or it is locked
+        return None
     return found
