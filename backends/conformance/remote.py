@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backends.conformance.audit import recording
-from backends.conformance.jobs import attempt, prepare
+from backends.conformance.jobs import attempt, prepare, start
 from backends.conformance.promise import Violation, expect, promise
 from backends.interface import BackendError, Reason
 
@@ -43,14 +43,19 @@ def _expect_whole(harness: Harness, trouble: Trouble | None, name: str) -> None:
 
 @promise(where="remote")
 def expired_credentials_are_named(harness: Harness) -> None:
-    """Expired credentials raise BackendError with the reason CREDENTIALS and a hint; planning goes on without them."""
+    """Expired credentials raise BackendError with the reason CREDENTIALS and a hint; planning goes on without them.
+
+    Where an ended job is told from a record on this machine, and as before, it is the submit of another that raises it.
+    """
     trouble = harness.levers().expire_credentials
     if trouble is None:
         raise Violation("the place is remote, but the harness lacks the lever expire_credentials")
     handle = harness.runs.finished.handle
+    calm = harness.fresh().status(handle)
     with trouble():
-        prepare(harness, "plan")
-        error = attempt(lambda: harness.fresh().status(handle)).error
+        job = prepare(harness, "expired")
+        told = attempt(lambda: harness.fresh().status(handle))
+        error = attempt(lambda: start(harness, job)).error if told.value == calm else told.error
     if not isinstance(error, BackendError):
         raise Violation(f"with expired credentials the status raised {error!r}")
     expect(error.reason == Reason.CREDENTIALS, f"expired credentials were told as {error.reason}")

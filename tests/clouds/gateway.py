@@ -3,7 +3,9 @@ and refuses every other host. `Gateway.refused` holds what was refused; a test t
 
 import contextlib
 import http.client
+import json
 import re
+import selectors
 import socket
 import ssl
 import threading
@@ -45,6 +47,10 @@ class Response:
     """Break the connection off after so many bytes of the body."""
 
 
+def as_json(document: object, status: int = 200) -> Response:
+    return Response(status, [("Content-Type", "application/json")], json.dumps(document).encode())
+
+
 class Tally:
     """A sum that many threads add to."""
 
@@ -58,6 +64,8 @@ class Tally:
 
 
 Serve = Callable[[Request], Response]
+Splice = Callable[[str], tuple[str, int] | None]
+"""Gives the local address that a host's connections go to."""
 
 
 class Gateway:
@@ -66,9 +74,12 @@ class Gateway:
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
         self.routes: list[tuple[re.Pattern[str], Serve]] = []
+        self.splices: list[tuple[re.Pattern[str], Splice]] = []
         self.refused: list[str] = []
         self._context = authority.server_context()
         self._servers: list[ThreadingHTTPServer] = []
+        self.sent = Tally()
+        """Bytes that went to spliced hosts."""
         self.port = self.listen("127.0.0.1")
 
     @property
@@ -78,6 +89,15 @@ class Gateway:
     def route(self, pattern: str, serve: Serve) -> None:
         """Requests to hosts that match the whole pattern go to ``serve``; the first route that matches wins."""
         self.routes.append((re.compile(pattern), serve))
+
+    def splice(self, pattern: str, address: "Splice") -> None:
+        """Connections to hosts that match the whole pattern are passed on as they are, TLS taken off, to the address
+        that ``address`` gives; where it gives None, the host's route answers."""
+        self.splices.append((re.compile(pattern), address))
+
+    def spliced(self, host: str) -> tuple[str, int] | None:
+        found = (address(host) for pattern, address in self.splices if pattern.fullmatch(host))
+        return next((address for address in found if address), None)
 
     def find(self, host: str) -> Serve | None:
         return next((serve for pattern, serve in self.routes if pattern.fullmatch(host)), None)
@@ -131,7 +151,10 @@ def _handler(gateway: Gateway) -> type[BaseHTTPRequestHandler]:
             self.send_response(200, "connection established")
             self.end_headers()
             with contextlib.suppress(OSError):
-                self.talk_tls(gateway, host)
+                if (address := gateway.spliced(host)) is None:
+                    self.talk_tls(gateway, host)
+                else:
+                    _pass_on(gateway.tls(self.connection), address, gateway.sent)
             self.close_connection = True
 
         def answer(self) -> None:
@@ -243,9 +266,37 @@ class _Exchange(BaseHTTPRequestHandler):
     do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET
 
 
-def forward(request: Request, address: tuple[str, int], path: str | None = None, host: str | None = None) -> Response:
-    """Pass a request on to a plain local server, both bodies in pieces."""
-    connection = http.client.HTTPConnection(*address, timeout=120)
+def _pass_on(client: ssl.SSLSocket, address: tuple[str, int], sent: Tally) -> None:
+    """Carry bytes both ways until one side is done (a websocket has no requests that could be told apart); in one
+    thread, as two must not use one TLS connection at a time."""
+    with client, socket.create_connection(address, timeout=10) as server, selectors.DefaultSelector() as selector:
+        for each in (client, server):
+            each.settimeout(None)
+            selector.register(each, selectors.EVENT_READ)
+        while True:
+            ready = {client} if client.pending() else {key.fileobj for key, _ in selector.select()}
+            for source, target in ((client, server), (server, client)):
+                if source in ready:
+                    piece = source.recv(PIECE)
+                    if not piece:
+                        return
+                    target.sendall(piece)
+                    sent.add(len(piece) if source is client else 0)
+
+
+def forward(
+    request: Request,
+    address: tuple[str, int],
+    path: str | None = None,
+    host: str | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Response:
+    """Pass a request on to a local server, over TLS where a context is given, both bodies in pieces."""
+    connection = (
+        http.client.HTTPSConnection(*address, timeout=120, context=tls)
+        if tls
+        else http.client.HTTPConnection(*address, timeout=120)
+    )
     headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
     headers["Host"] = host or request.headers["Host"]
     body = None
