@@ -16,6 +16,10 @@ from backends.interface import BackendError, JobNotFound, Json, Reason
 
 TRIES = 6
 """How often a call is made whose answer is cut off."""
+ASKED_FIRST = frozenset({"sts", "sagemaker"})
+"""Services of which one is asked first by every command: where there is no network, these tell it soon."""
+UNREACHED_TRIES = 3
+"""How often these are called where nobody takes the connection: about 3 s where it is refused, 12 s at most."""
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidClientTokenId", "InvalidToken"})
 UNKNOWN_KEY = frozenset(
     {
@@ -56,11 +60,14 @@ class Account:
         """boto3's client of a service."""
         from botocore.config import Config
 
+        soon = service in ASKED_FIRST
         retries = {"mode": "standard", "max_attempts": 10}
-        config = Config(retries=retries, connect_timeout=15, read_timeout=60, max_pool_connections=16)
+        timeouts = {"connect_timeout": 3 if soon else 15, "read_timeout": 60}
         with _translated():
-            client = self.session.client(service, config=config)
+            client = self.session.client(service, config=Config(retries=retries, max_pool_connections=16, **timeouts))
         client.meta.events.register("before-parse", _refuse_cut_off)
+        if soon:
+            client.meta.events.register("needs-retry", _give_up_unreached)
         return client
 
     def identity(self) -> Json:
@@ -112,9 +119,19 @@ def _refuse_cut_off(response_dict: Json, operation_model: Any, **_: Any) -> None
         raise CutOff(f"{len(body)} of {announced} bytes")
 
 
+def _give_up_unreached(attempts: int, caught_exception: Exception | None, **_: Any) -> None:
+    """Raise what botocore would wait up to a minute for, by its backoff for a service that is too busy."""
+    from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError
+
+    unreached = isinstance(caught_exception, EndpointConnectionError | ConnectTimeoutError | ProxyConnectionError)
+    if caught_exception is not None and unreached and attempts >= UNREACHED_TRIES:
+        raise caught_exception
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """Give botocore's exceptions as ours."""
+    from boto3.exceptions import S3UploadFailedError
     from botocore import exceptions as native
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
@@ -125,6 +142,9 @@ def _translated() -> Iterator[None]:
         raise
     except ClientError as error:
         raise _client_error(error) from error
+    except S3UploadFailedError as error:
+        cause = error.__context__  # boto3 puts what S3 said into a text of its own
+        raise (_client_error(cause) if isinstance(cause, ClientError) else BackendError(str(error))) from error
     except (native.NoCredentialsError, native.PartialCredentialsError, native.CredentialRetrievalError) as error:
         raise BackendError(f"no AWS credentials: {error}", hint=LOG_IN, reason=Reason.CREDENTIALS) from error
     except (native.TokenRetrievalError, native.UnauthorizedSSOTokenError, native.SSOTokenLoadError) as error:
@@ -132,7 +152,7 @@ def _translated() -> Iterator[None]:
     except native.ProfileNotFound as error:
         hint = "correct backends.sagemaker.profile or ~/.aws/config"
         raise BackendError(str(error), hint=hint, reason=Reason.CREDENTIALS) from error
-    except native.HTTPClientError as error:
+    except (native.HTTPClientError, native.ConnectionError) as error:
         hint = "check the connection, HTTPS_PROXY and backends.sagemaker.region"
         raise BackendError(f"AWS cannot be reached: {error}", hint=hint) from error
     except BotoCoreError as error:

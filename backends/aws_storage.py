@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,10 +13,11 @@ from urllib.parse import urlsplit
 
 from backends.aws_calls import AwsError, call, pages
 from backends.interface import BackendError, Json
+from backends.staged_files import require_unchanged
 
 PART = 1 << 20
-ARCHIVE = ".model.tar.gz.part"
-"""An archive while it is being fetched, in the target folder."""
+ARCHIVE = ".model.tar.gz.{}.part"
+"""An archive while it is being fetched, in the target folder; its ETag tells it from that of another run."""
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -99,12 +101,7 @@ class Store:
         return head
 
     def _send(self, path: Path, digest: str, key: str) -> None:
-        told = hashlib.sha256()
-        with path.open("rb") as file:
-            while piece := file.read(PART):
-                told.update(piece)
-        if told.hexdigest() != digest:
-            raise BackendError(f"{path} changed while the job was being submitted", hint="run the command again")
+        require_unchanged(path, digest)
         call(self.s3.upload_file, str(path), self.bucket, key)
 
 
@@ -114,11 +111,11 @@ def fetch_archive(s3: Any, uri: str, into: Path) -> None:
     Only plain files and folders that stay inside the folder are unpacked (PEP 706's data filter). Raises BackendError
     for an archive that holds anything else, or is broken.
     """
-    archive = into / ARCHIVE
     bucket, key = split_uri(uri)
     head: Json = call(s3.head_object, Bucket=bucket, Key=key)
-    if archive.exists() and archive.stat().st_size > head["ContentLength"]:
-        archive.unlink()
+    archive = into / ARCHIVE.format(head["ETag"].strip('"'))
+    for other in set(into.glob(ARCHIVE.format("*"))) - {archive}:
+        other.unlink()
     while (there := archive.stat().st_size if archive.exists() else 0) < head["ContentLength"]:
         condition = {"Bucket": bucket, "Key": key, "IfMatch": head["ETag"], "Range": f"bytes={there}-"}
         _append(call(s3.get_object, **condition)["Body"], archive)
@@ -126,7 +123,7 @@ def fetch_archive(s3: Any, uri: str, into: Path) -> None:
         with tarfile.open(archive, "r:gz") as tar:
             for member in _plain(tar):
                 tar.extract(member, into, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise BackendError(
             f"the archive {uri} cannot be unpacked: {error}", hint="look at it before you use it"
         ) from error

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from backends import aws_registry
 from backends.aws_calls import Account, AwsError, call, pages
 from backends.aws_storage import split_uri
+from backends.cloud_checks import looked, missing_image, wrong
 from backends.interface import BackendError, Finding, Json, Plan
-from backends.sagemaker_request import ECR_IMAGE
+from backends.sagemaker_request import is_own_image
 
 SERVICE = "sagemaker.amazonaws.com"
-ROLE_POLICY = "docs/sagemaker-role-policy.json is a policy that has all of them"
+ROLE_POLICY = (
+    "docs/sagemaker-role-policy.json is a policy that has all of them, docs/sagemaker.md tells what VPC and KMS add"
+)
+IN_VPC = (
+    "ec2:CreateNetworkInterface",
+    "ec2:CreateNetworkInterfacePermission",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission",
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
+)
+"""What the job's role needs for machines in a VPC. Source: AWS, SageMaker execution roles, CreateTrainingJob."""
 CONSOLE = "https://{region}.console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas/{code}"
 
 
@@ -23,22 +38,13 @@ def findings(account: Account, plan: Plan) -> list[Finding]:
     try:
         identity = account.identity()
     except BackendError as error:
-        return [Finding(level="error", code="credentials", message=error.message, hint=error.hint)]
-    found: list[Finding] = []
-    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        return [wrong("credentials", error.message, error.hint)]
+    return looked(
         ("role", lambda: _role(account, request, plan)),
         ("bucket", lambda: _bucket(account, request, str(identity["Account"]))),
         ("image", lambda: _image(account, request, plan)),
         ("quota", lambda: _quota(account, request)),
     )
-    for code, check in checks:
-        try:
-            found += check()
-        except BackendError as error:
-            # Whoever may not look may still be allowed to start the job.
-            message = f"could not look at the {code}: {error.message}"
-            found.append(Finding(level="warning", code=code, message=message, hint=error.hint))
-    return found
 
 
 def _role(account: Account, request: Json, plan: Plan) -> Iterator[Finding]:
@@ -49,14 +55,14 @@ def _role(account: Account, request: Json, plan: Plan) -> Iterator[Finding]:
     except AwsError as error:
         if error.code != "NoSuchEntity":
             raise
-        yield _error("role", f"there is no role {arn}", "correct backends.sagemaker.role, or make the role")
+        yield wrong("role", f"there is no role {arn}", "correct backends.sagemaker.role, or make the role")
         return
     if SERVICE not in json.dumps(role["AssumeRolePolicyDocument"]):
         hint = f'let "{SERVICE}" assume it (sts:AssumeRole in its trust policy)'
-        yield _error("role", f"SageMaker may not assume the role {arn}", hint)
+        yield wrong("role", f"SageMaker may not assume the role {arn}", hint)
     denied = [right for actions, resource in _rights(request, plan) for right in _denied(iam, arn, actions, resource)]
     if denied:
-        yield _error("role", f"the role {arn} lacks {', '.join(sorted(denied))}", ROLE_POLICY)
+        yield wrong("role", f"the role {arn} lacks {', '.join(sorted(denied))}", ROLE_POLICY)
 
 
 def _rights(request: Json, plan: Plan) -> Iterator[tuple[list[str], str]]:
@@ -73,6 +79,14 @@ def _rights(request: Json, plan: Plan) -> Iterator[tuple[list[str], str]]:
     yield ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], repository
     if plan.request["secrets"]:
         yield ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:{place}:secret:ftlaunch/{plan.job_name}/any"
+    if "VpcConfig" in request:
+        yield list(IN_VPC), "*"
+    for key, actions in (
+        (request["OutputDataConfig"].get("KmsKeyId"), ["kms:Encrypt", "kms:GenerateDataKey"]),
+        (request["ResourceConfig"].get("VolumeKmsKeyId"), ["kms:CreateGrant"]),
+    ):
+        if key:
+            yield actions, str(key) if str(key).startswith("arn:") else f"arn:aws:kms:{place}:key/{key}"
 
 
 def _denied(iam: Any, arn: str, actions: list[str], resource: str) -> Iterator[str]:
@@ -101,22 +115,17 @@ def _bucket(account: Account, request: Json, owner: str) -> Iterator[Finding]:
             yield Finding(level="note", code="bucket", message=message)
             return
         hint = f"aws s3 mb s3://{bucket} --region {account.region}, or correct backends.sagemaker.bucket"
-        yield _error("bucket", f"there is no bucket {bucket}", hint)
+        yield wrong("bucket", f"there is no bucket {bucket}", hint)
         return
     if region not in (None, account.region):
         hint = f"take a bucket in {account.region}, or set backends.sagemaker.region: {region}"
-        yield _error("bucket", f"the bucket {bucket} is in {region}, the job in {account.region}", hint)
+        yield wrong("bucket", f"the bucket {bucket} is in {region}, the job in {account.region}", hint)
 
 
 def _image(account: Account, request: Json, plan: Plan) -> Iterator[Finding]:
     uri = str(request["AlgorithmSpecification"]["TrainingImage"])
-    if aws_registry.digest(account, uri) is not None:
-        return
-    if plan.image is None or ECR_IMAGE.fullmatch(plan.image) or uri.rpartition(":")[2] != plan.image.rpartition(":")[2]:
-        yield _error("image", f"there is no image {uri}", "push it, or leave backends.sagemaker.image out")
-        return
-    message = f"the image {plan.image} is not in ECR yet; it is pushed with the job"
-    yield Finding(level="note", code="image", message=message)
+    if aws_registry.digest(account, uri) is None:
+        yield missing_image(plan, uri, is_own_image(uri, plan.image))
 
 
 def _quota(account: Account, request: Json) -> Iterator[Finding]:
@@ -136,7 +145,7 @@ def _quota(account: Account, request: Json) -> Iterator[Finding]:
             link = CONSOLE.format(region=account.region, code=quota["QuotaCode"])
             hint = f"request {count} or more: quota {quota['QuotaCode']} in the Service Quotas console, {link}"
             message = f"the quota {name!r} is {quota['Value']:.0f} in {account.region}, the job needs {count}"
-            yield _error("quota", message, hint)
+            yield wrong("quota", message, hint)
         if not missing:
             return
     for name in sorted(missing):
@@ -148,7 +157,3 @@ def _quota(account: Account, request: Json) -> Iterator[Finding]:
 def default_bucket(region: str, account: str) -> str:
     """The bucket that SageMaker's own tools use by default."""
     return f"sagemaker-{region}-{account}"
-
-
-def _error(code: str, message: str, hint: str) -> Finding:
-    return Finding(level="error", code=code, message=message, hint=hint)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
 import re
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from backends import cloud_request
 from backends.aws_machines import machine_for
-from backends.interface import BackendError, BackendOptions, Json, Plan, Submission, Unresolved
+from backends.cloud_request import listing_digest, without_none
+from backends.interface import (
+    BackendError,
+    BackendOptions,
+    ContainerRequest,
+    Json,
+    Mount,
+    Plan,
+    Submission,
+)
+from training_image.secrets import VARIABLE as SECRET_VARIABLE
 
 NAME = "sagemaker"
 DATA_CHANNEL = "training"
 SPEC_CHANNEL = "spec"
 SPEC_FILE = f"/opt/ml/input/data/{SPEC_CHANNEL}/spec.json"
-SECRET_VARIABLE = "FTLAUNCH_SECRET_"  # noqa: S105  # beginning of a variable's name; its value is the name of a secret
 JOB_TAG = "ftlaunch:job"
 SECRET_STORE = "aws:"  # noqa: S105  # beginning of that variable's value, see training_image.secrets
 DAY = 86400
@@ -31,18 +40,24 @@ HINTS = {
     "image": "build one (ftlaunch image build), or set backends.sagemaker.image to an image in ECR",
 }
 
+placeholder = functools.partial(cloud_request.placeholder, NAME)
+unresolved = functools.partial(cloud_request.unresolved, NAME, HINTS)
+is_own_image = functools.partial(cloud_request.is_own_image, elsewhere=ECR_IMAGE)
+
 
 class SageMakerOptions(BackendOptions):
     """``backends.sagemaker``."""
 
-    region: str = Field("us-east-1", pattern=r"[a-z]{2}(-[a-z]+)+-\d", description="AWS region of job and bucket.")
+    region: str = Field("us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="AWS region of job and bucket.")
     role: str | None = Field(None, description="ARN of the execution role; default: the only one SageMaker may use.")
     bucket: str | None = Field(None, description="Bucket for data and results; default: sagemaker-REGION-ACCOUNT.")
-    account: str | None = Field(None, pattern=r"\d{12}", description="The account's 12 digits; default: asked of AWS.")
+    account: str | None = Field(None, pattern=r"^\d{12}$", description="The account's number; default: asked of AWS.")
     profile: str | None = Field(None, description="Profile of ~/.aws/config; default: as the AWS tools do.")
-    prefix: str = Field("ftlaunch", pattern=r"[\w.-]+(/[\w.-]+)*", description="Prefix of everything in the bucket.")
+    prefix: str = Field("ftlaunch", pattern=r"^[\w.-]+(/[\w.-]+)*$", description="Prefix of everything in the bucket.")
     repository: str = Field(
-        "ftlaunch", pattern=r"[a-z0-9][a-z0-9._/-]*", description="ECR repository of the image; made if it is missing."
+        "ftlaunch",
+        pattern=r"^[a-z0-9][a-z0-9._/-]*$",
+        description="ECR repository of the image; made if missing.",
     )
     image: str | None = Field(None, description="Image in ECR that is there already, instead of the job's own.")
     via: Literal["boto3", "sdk"] = Field("boto3", description="What sends the request; sdk: SageMaker's ModelTrainer.")
@@ -75,12 +90,13 @@ def make_plan(submission: Submission) -> Plan:
         raise BackendError(
             "SageMaker keeps no spot machine warm", hint="leave out keep_alive_seconds, or set resources.spot: false"
         )
-    request = {
+    job = _request(submission, options)
+    request: Json = {
         "region": options.region,
         "profile": options.profile,
         "via": options.via,
         "secrets": dict.fromkeys(submission.secrets, "***"),
-        "CreateTrainingJob": _request(submission, options),
+        "CreateTrainingJob": job,
     }
     return Plan(
         backend=NAME,
@@ -91,37 +107,47 @@ def make_plan(submission: Submission) -> Plan:
         unresolved=unresolved(request),
         spec=submission.spec,
         max_seconds=submission.max_seconds,
+        machine=job["ResourceConfig"]["InstanceType"],
+        kept_seconds=options.keep_alive_seconds or 0,
+        region=options.region,
     )
 
 
-def unresolved(request: Json) -> tuple[Unresolved, ...]:
-    """The account facts that still stand as placeholders in the request."""
-    text = json.dumps(request)
-    return tuple(
-        Unresolved(path=f"backends.{NAME}.{key}", hint=hint) for key, hint in HINTS.items() if placeholder(key) in text
+def container(plan: Plan) -> ContainerRequest:
+    """What SageMaker starts for the request."""
+    request: Json = plan.request["CreateTrainingJob"]
+    algorithm = request["AlgorithmSpecification"]
+    uri = algorithm["TrainingImage"]
+    mounts = [
+        Mount(name=each["ChannelName"], holds="spec" if each["ChannelName"] == SPEC_CHANNEL else "data")
+        for each in request["InputDataConfig"]
+    ]
+    mounts += [
+        Mount(name="model", holds="output"),
+        Mount(name=request["CheckpointConfig"]["LocalPath"], holds="checkpoints"),
+    ]
+    name, region = request["TrainingJobName"], plan.request["region"]
+    return ContainerRequest(
+        service=NAME,
+        mounts=tuple(mounts),
+        entrypoint=algorithm.get("ContainerEntrypoint"),
+        arguments=algorithm.get("ContainerArguments", () if "ContainerEntrypoint" in algorithm else None),
+        environment=request["Environment"],
+        derived={
+            "TRAINING_JOB_NAME": name,
+            "TRAINING_JOB_ARN": f"arn:aws:sagemaker:{region}:{placeholder('account')}:training-job/{name}",
+            "AWS_REGION": region,
+        },
+        hyperparameters=request.get("HyperParameters", {}),
+        metrics={each["Name"]: each["Regex"] for each in algorithm["MetricDefinitions"]},
+        network=not request["EnableNetworkIsolation"],
+        image=None if is_own_image(uri, plan.image) else uri,
     )
-
-
-def placeholder(key: str) -> str:
-    """What stands in the request for an account fact that is not known."""
-    return f"<{NAME}.{key}>"
 
 
 def secret_name(job_name: str, name: str) -> str:
     """The name of a job's secret in Secrets Manager."""
     return f"ftlaunch/{job_name}/{name}"
-
-
-def run_name(job_name: str, run: int) -> str:
-    """The name of a job's training job; a resume is another one, for SageMaker starts none twice.
-
-    At most 63 characters: where they do not fit the stem is cut, the eight digits at the end stay.
-    """
-    if run == 0:
-        return job_name
-    suffix = f"-r{run}"
-    stem, _, digits = job_name.rpartition("-")
-    return f"{stem[: 62 - len(digits) - len(suffix)].rstrip('-')}-{digits}{suffix}".lstrip("-")
 
 
 def _request(submission: Submission, options: SageMakerOptions) -> Json:
@@ -145,8 +171,8 @@ def _request(submission: Submission, options: SageMakerOptions) -> Json:
             _channel(DATA_CHANNEL, f"{place}/data/{listing_digest(submission.files)}/"),
             _channel(SPEC_CHANNEL, f"{place}/jobs/{submission.job_name}/spec/"),
         ],
-        "OutputDataConfig": _without_none({"S3OutputPath": f"{place}/output", "KmsKeyId": options.kms_key}),
-        "ResourceConfig": _without_none(
+        "OutputDataConfig": without_none({"S3OutputPath": f"{place}/output", "KmsKeyId": options.kms_key}),
+        "ResourceConfig": without_none(
             {
                 "InstanceType": machine_for(resources),
                 "InstanceCount": resources.machines,
@@ -186,11 +212,6 @@ def image_uri(image: str | None, options: SageMakerOptions) -> str:
     return f"{host}/{options.repository}:{tag if colon else 'latest'}"
 
 
-def listing_digest(files: dict[str, str]) -> str:
-    """A name for a data folder of exactly these files: its jobs share it in S3."""
-    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()[:32]
-
-
 def source(request: Json, channel: str) -> str:
     """The ``s3://`` folder of a request's channel."""
     uris = {each["ChannelName"]: each["DataSource"]["S3DataSource"]["S3Uri"] for each in request["InputDataConfig"]}
@@ -218,7 +239,3 @@ def _metrics(metric: str) -> list[Json]:
     for stage in ("zero_shot", "few_shot", "tuned"):
         found.append({"Name": f"{stage}/{metric}", "Regex": rf"\[{stage}\].* {metric}={NUMBER}"})
     return found
-
-
-def _without_none(content: Json) -> Json:
-    return {key: value for key, value in content.items() if value is not None}

@@ -17,8 +17,13 @@ CONFIG: Json = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {
 
 def create(account: Account, request: Json) -> None:
     """Send a CreateTrainingJob request by ModelTrainer. Raises as `backends.aws_calls.call` does."""
-    trainer = _trainer(account, request)
-    call(trainer.train, wait=False, logs=False)
+    try:
+        call(_trainer(account, request).train, wait=False, logs=False)
+    except BackendError:
+        raise
+    except Exception as error:  # the SDK checks much by itself, and its errors have nothing else in common
+        hint = "correct what it names, or leave out backends.sagemaker.via"
+        raise BackendError(f"the sagemaker SDK refuses the job: {error}", hint=hint) from error
 
 
 def known(account: Account, missing: set[str]) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from backends.interface import EXIT_REASONS, Json, Reason, State, Status
+from backends import cloud_status
+from backends.interface import Json, Reason, State, Status
 
 STATES: dict[str, State] = {
     "InProgress": State.RUNNING,
@@ -49,8 +50,6 @@ FAILURES: tuple[tuple[str, Reason], ...] = (
 """Beginnings of FailureReason that tell what went wrong outside of the training, first one first."""
 
 _EXIT = re.compile(r"exit code: (\d+)\s*$")
-KILLED = 137
-"""A container's exit code after SIGKILL: SageMaker's hosts send it where memory has run out."""
 
 
 def status(job: Json) -> Status:
@@ -82,11 +81,7 @@ def status(job: Json) -> Status:
 
 def failure(text: str) -> Reason:
     """The reason in a FailureReason: the training's own exit code goes before words that it happened to print."""
-    found = _EXIT.search(text)
-    if found:
-        code = int(found[1])
-        return Reason.OUT_OF_MEMORY if code == KILLED else EXIT_REASONS.get(code, Reason.UNKNOWN)
-    return next((reason for pattern, reason in FAILURES if re.search(pattern, text)), Reason.UNKNOWN)
+    return cloud_status.failure(text, _EXIT, FAILURES) or Reason.UNKNOWN
 
 
 def _last_message(job: Json) -> str:

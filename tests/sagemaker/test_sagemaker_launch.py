@@ -1,79 +1,27 @@
 """The whole walk of a user: one command from the rows to the verdict, in the real image, on a loopback account."""
 
 import json
-import os
 import re
-import secrets
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.clouds.aws.price_list import RATES
+from tests.on_clouds.walk import Walk
 from tests.sagemaker.conftest import MACHINE
-from tests.tiny_model import MODEL, tasks
-
-SECRET = "FTLAUNCH_TEST_TOKEN"
-
-
-class Walk:
-    """One job by the command, and all that was seen of it."""
-
-    def __init__(self, aws, folder: Path) -> None:
-        self.aws, self.folder = aws, folder
-        self.value = f"secret-{secrets.token_hex(12)}"
-        self.environment = {
-            **os.environ,
-            SECRET: self.value,
-            "HF_HUB_OFFLINE": "1",
-            "FTLAUNCH_HOME": str(folder / "home"),
-        }
-        self.printed = ""
-
-    def run(self, *arguments, code=0):
-        command = [str(Path(sys.executable).with_name("ftlaunch")), *map(str, arguments)]
-        done = subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=280
-        )
-        self.printed += done.stdout + done.stderr
-        assert "Traceback" not in done.stderr, done.stderr
-        assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
-        return done
 
 
 @pytest.fixture(scope="module")
 def walk(aws, image, tmp_path_factory):
-    folder = tasks.write(tmp_path_factory.mktemp("walk"), "colours", train=60, validation=30, test=30)
-    job = {
-        "model": {"id": str(MODEL)},
-        "data": {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl", "max_length": 96},
-        "task": {"type": "classification"},
-        "train": {"epochs": 1.0, "rank": 8, "learning_rate": 0.003},
-        "evaluate": {"enough": None, "forgetting": False, "resamples": 200},
-        "backend": "sagemaker",
-        "resources": {"machine": MACHINE, "spot": True},
-        "budget": {"max_hours": 1.0},
-        "secrets": [SECRET],
-    }
-    (folder / "ftlaunch.yaml").write_text(yaml.safe_dump(job))
-    made = Walk(aws, folder)
-    made.start = len(aws.calls)
-    done = made.run("run", folder, "--json", "--yes", "--output", folder / "out")
-    made.document = json.loads(done.stdout)
-    made.job = aws.training.jobs[made.document["job"]]
-    made.followed = done.stderr
+    start = len(aws.calls)
+    made = Walk(tmp_path_factory.mktemp("walk"), "sagemaker", MACHINE)
+    made.calls = aws.calls[start:]
+    made.job = aws.training.jobs[made.name]
     return made
 
 
 def test_sagemaker_walk_ends_with_a_verdict(walk):
-    assert walk.document["state"] == "SUCCEEDED"
-    result = json.loads((walk.folder / "out" / "result.json").read_text())
-    assert result["platform"]["name"] == "sagemaker"
-    assert result["verdict"]["outcome"] in ("improved", "inconclusive", "degraded")
-    assert (walk.folder / "out" / "adapter" / "adapter_model.safetensors").exists()
+    walk.check_verdict()
     assert walk.document["billable_seconds"] == walk.job.description()["BillableTimeInSeconds"]
-    assert "train/loss" in walk.followed
 
 
 def test_sagemaker_walk_filled_in_what_aws_knows(walk, aws):
@@ -84,7 +32,7 @@ def test_sagemaker_walk_filled_in_what_aws_knows(walk, aws):
 
 
 def test_sagemaker_request_sent_is_the_one_planned(walk):
-    dry = json.loads(walk.run("run", walk.folder, "--dry-run", "--json", "--set", "train.seed=1").stdout)
+    dry = walk.planned()
     planned, sent = dry["request"]["CreateTrainingJob"], walk.job.request
     text = json.dumps(planned)
     for path, value in (
@@ -93,20 +41,24 @@ def test_sagemaker_request_sent_is_the_one_planned(walk):
         ("bucket", "sagemaker-us-east-1-123456789012"),
     ):
         text = text.replace(f"<sagemaker.{path}>", value)
-    assert json.loads(text.replace(dry["job"], walk.job.name)) == sent
+    assert json.loads(text.replace(dry["job"], walk.name)) == sent
+
+
+def test_sagemaker_estimate_takes_the_price_that_aws_lists(walk):
+    walk.run("prices", "refresh", "--source", "aws")
+    there = ("--set", "resources.machine=ml.g5.xlarge", "--set", "resources.spot=false")
+    price = json.loads(walk.run("run", walk.folder, "--dry-run", "--json", *there).stdout)["estimate"]["price"]
+    assert (price["usd_per_hour"], price["kind"]) == (float(RATES["ml.g5.xlarge"]), "live")
 
 
 def test_sagemaker_record_names_the_image_that_ran(walk, aws):
-    handle = json.loads(walk.run("status", walk.job.name, "--json").stdout)["handle"]
-    ran = aws.engine.images.get(walk.job.image)
-    assert {ran.id} == walk.job.image_ids
-    assert any(name.endswith(f"@{handle['data']['image_digest']}") for name in ran.attrs["RepoDigests"])
+    walk.check_image([aws.engine.images.get(each) for each in walk.job.image_ids])
 
 
 def test_sagemaker_console_shows_loss_and_metric(walk, aws):
     told = {each["MetricName"] for each in walk.job.description()["FinalMetricDataList"]}
     assert {"train/loss", "validation/macro_f1", "zero_shot/macro_f1", "tuned/macro_f1"} <= told
-    dimensions = [{"Name": "TrainingJobName", "Value": walk.job.name}]
+    dimensions = [{"Name": "TrainingJobName", "Value": walk.name}]
     listed = aws.cloudwatch.list_metrics(Namespace="/aws/sagemaker/TrainingJobs", Dimensions=dimensions)["Metrics"]
     assert told <= {each["MetricName"] for each in listed}
     last = re.findall(r"train/loss=(\S+)", walk.followed)[-1]
@@ -114,32 +66,41 @@ def test_sagemaker_console_shows_loss_and_metric(walk, aws):
 
 
 def test_sagemaker_secret_is_where_it_belongs_and_nowhere_else(walk, aws):
-    read = [call for call in aws.calls[walk.start :] if call.operation == "GetSecretValue"]
+    read = [call for call in walk.calls if call.operation == "GetSecretValue"]
     assert {aws.rights.owners[call.key] for call in read} == {aws.role}
     sent = [call for call in aws.calls if walk.value in json.dumps(call.content)]
     assert {call.operation for call in sent} == {"CreateSecret"}
-    assert walk.value not in walk.printed
-    for path in walk.folder.rglob("*"):
-        if path.is_file():
-            assert walk.value.encode() not in path.read_bytes(), path
-    for page in aws.s3.get_paginator("list_objects_v2").paginate(Bucket=f"sagemaker-{aws.region}-{aws.account}"):
-        for each in page["Contents"]:
-            body = aws.s3.get_object(Bucket=page["Name"], Key=each["Key"])["Body"].read()
-            assert walk.value.encode() not in body, each["Key"]
+    bucket = f"sagemaker-{aws.region}-{aws.account}"
+    pages = aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    keys = [each["Key"] for page in pages for each in page["Contents"]]
+    walk.check_secret_nowhere((key, aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read()) for key in keys)
 
 
 def test_sagemaker_finished_jobs_are_known_without_credentials(walk, aws):
-    with aws.trouble(expired=True):
-        listed = json.loads(walk.run("jobs", "--json").stdout)
-        assert [(job["job"], job["state"]) for job in listed] == [(walk.job.name, "SUCCEEDED")]
-        assert json.loads(walk.run("status", walk.job.name, "--json").stdout)["state"] == "SUCCEEDED"
-        walk.run("fetch", walk.job.name)
+    walk.check_known_without_credentials(aws)
 
 
-def test_sagemaker_walk_sends_nothing_a_second_time(walk, aws):
+@pytest.fixture(scope="module")
+def again(walk, aws):
+    """The same job once more, while CloudWatch is some seconds behind."""
     before, pushed = aws.received.value, aws.front.received.value
-    again = json.loads(walk.run("run", walk.folder, "--json", "--yes", "--output", walk.folder / "again").stdout)
-    assert again["job"] != walk.job.name
-    assert again["state"] == "SUCCEEDED"
-    assert aws.received.value - before < 10_000  # spec.json, which names the job
-    assert aws.front.received.value == pushed
+    aws.log_seconds = 4.0
+    try:
+        done = walk.run("run", walk.folder, "--json", "--yes", "--output", walk.folder / "again")
+    finally:
+        aws.log_seconds = 0.0
+    sent = aws.received.value - before, aws.front.received.value - pushed
+    return json.loads(done.stdout), done.stderr, sent
+
+
+def test_sagemaker_walk_sends_nothing_a_second_time(again, walk):
+    document, _, (data, image) = again
+    assert document["job"] != walk.name
+    assert document["state"] == "SUCCEEDED"
+    assert data < 10_000  # spec.json, which names the job
+    assert image == 0
+
+
+def test_sagemaker_slow_logs_are_shown_to_the_last_line(again, walk):
+    document, followed, _ = again
+    walk.check_log(document["job"], followed)

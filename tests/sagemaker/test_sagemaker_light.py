@@ -14,7 +14,7 @@ VENDOR = ("boto3", "botocore", "sagemaker", "s3transfer", "docker", "moto")
         "import backends.sagemaker",
         "from backends.sagemaker import SageMaker; list(SageMaker.create().offers(None))",
         "from backends import registry; registry.load('sagemaker'); registry.every()",
-        "from launcher.cli import main; main(['--help'], standalone_mode=False)",
+        "from launcher.cli import call; call(['--help'])",
         "from tests.sagemaker.test_sagemaker_request import request; request()",
     ],
     ids=["import", "offers", "registry", "help", "plan"],

@@ -3,15 +3,15 @@
 import contextlib
 import json
 import secrets
+import time
 
 import pytest
 
-from backends.interface import Resources
+from backends.interface import BackendError, Resources
 from backends.sagemaker import SageMaker
-from tests.sagemaker.conftest import MACHINE, TRUST
+from tests.clouds.aws.account import ROLE_POLICY, TRUST, policy_in_vpc
+from tests.sagemaker.conftest import MACHINE
 from tests.sagemaker.test_sagemaker_request import submission
-
-NOTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
 
 
 @pytest.fixture
@@ -51,13 +51,26 @@ def test_sagemaker_preflight_needs_credentials(look, monkeypatch):
     assert "no AWS credentials" in errors(look())["credentials"].message
 
 
+def test_sagemaker_without_a_network_says_so_soon(monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    began = time.monotonic()
+    with pytest.raises(BackendError, match="AWS cannot be reached") as told:
+        SageMaker.create().resolve(SageMaker.create().plan(submission({})))
+    assert "HTTPS_PROXY" in told.value.hint
+    assert time.monotonic() - began < 20
+
+
 def test_sagemaker_preflight_names_the_missing_role(look, aws):
     gone = f"arn:aws:iam::{aws.account}:role/gone"
     assert gone in errors(look({"role": gone}))["role"].message
 
 
 def test_sagemaker_preflight_names_a_role_that_sagemaker_may_not_assume(look, aws):
-    with role(aws, NOTHING, {**TRUST, "Statement": [aws_service("ec2.amazonaws.com")]}) as arn:
+    trust = {**TRUST, "Statement": [aws_service("ec2.amazonaws.com")]}
+    with role(aws, json.loads(ROLE_POLICY.read_text()), trust) as arn:
         found = errors(look({"role": arn}))["role"]
     assert "may not assume" in found.message
     assert "sagemaker.amazonaws.com" in found.hint
@@ -76,6 +89,19 @@ def test_sagemaker_preflight_names_every_right_that_the_role_lacks(look, aws):
         assert right in found.message
     assert "s3:" not in found.message
     assert "sagemaker-role-policy.json" in found.hint
+
+
+WITHIN = {"subnets": ["subnet-0a"], "security_groups": ["sg-0a"], "kms_key": "1234-abcd", "volume_kms_key": "5678-abcd"}
+
+
+def test_sagemaker_preflight_knows_what_vpc_and_kms_need(look, aws):
+    """The page's own statements are enough, and the shipped policy without them is not."""
+    found = errors(look(WITHIN))["role"]
+    for right in ("ec2:CreateNetworkInterface", "kms:GenerateDataKey", "kms:CreateGrant"):
+        assert right in found.message
+    assert "docs/sagemaker.md" in found.hint
+    with role(aws, policy_in_vpc(), TRUST) as arn:
+        assert errors(look({"role": arn, **WITHIN})) == {}
 
 
 def test_sagemaker_preflight_names_the_bucket(look, aws):

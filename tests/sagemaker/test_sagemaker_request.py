@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from backends.aws_machines import MACHINES
+from backends.cloud_request import run_name
 from backends.interface import BackendError, Resources, Submission
 from backends.sagemaker import SageMaker
-from backends.sagemaker_request import SageMakerOptions, run_name
+from backends.sagemaker_request import SageMakerOptions
 from tests.clouds.aws.shapes import model, problems
 from training_image import progress
 from training_image.spec import Data, Model, Spec, Task
@@ -154,6 +155,20 @@ def test_sagemaker_machines_are_training_machines():
         assert chosen.gpu == machine.gpu
 
 
+@pytest.mark.parametrize(
+    ("resources", "torch"),
+    [
+        (Resources(), "cuda"),
+        (Resources(gpu="L4"), "cuda"),
+        (Resources(machine="ml.p5.48xlarge"), "cuda"),
+        (Resources(machine="ml.m5.xlarge"), "cpu"),
+        (Resources(machine="ml.c7i.4xlarge"), "cpu"),
+    ],
+)
+def test_sagemaker_image_fits_the_machine(resources, torch):
+    assert SageMaker.create().torch(resources) == torch
+
+
 def test_sagemaker_offers_are_priced_where_the_price_was_read():
     here = {offer.machine: offer for offer in SageMaker.create().offers(None)}
     there = {offer.machine: offer for offer in SageMaker.create().offers("eu-west-3")}
@@ -165,6 +180,7 @@ def test_sagemaker_offers_are_priced_where_the_price_was_read():
     ("options", "resources", "word"),
     [
         (FACTS, Resources(gpu="T800"), "T800"),
+        (FACTS, Resources(machine="ml.trn1.2xlarge"), "accelerators"),
         ({**FACTS, "keep_alive_seconds": 60}, Resources(spot=True), "warm"),
     ],
 )

@@ -19,8 +19,12 @@ BUCKET = "sagemaker-storage"
 
 @pytest.fixture(scope="module")
 def s3(aws):
-    aws.s3.create_bucket(Bucket=BUCKET)
+    make_bucket(aws)
     return Account(aws.region).client("s3")
+
+
+def make_bucket(aws):
+    aws.s3.create_bucket(Bucket=BUCKET)
 
 
 @pytest.fixture
@@ -67,6 +71,20 @@ def test_sagemaker_a_file_that_changed_is_not_sent(s3, place, tmp_path):
     with pytest.raises(BackendError, match="changed while"):
         store.send_files(f"{place}/files", inputs, files)
     assert store.keys() == {}
+
+
+def break_an_upload(aws, s3, place, folder):
+    """Send a file of several parts none of which is taken."""
+    files = write(folder, weights=os.urandom(9 << 20))
+    store = Store(s3, f"s3://{BUCKET}/{place}/data/one")
+    with aws.trouble(refused="UploadPart"), pytest.raises(BackendError, match="refused by the test"):
+        store.send_files(f"{place}/files", {"weights": sha256(files["weights"])}, files)
+
+
+def test_sagemaker_a_broken_upload_leaves_no_parts_on_the_bill(aws, s3, place, tmp_path):
+    break_an_upload(aws, s3, place, tmp_path)
+    assert aws.calls[-1].operation == "AbortMultipartUpload"
+    assert "Uploads" not in aws.s3.list_multipart_uploads(Bucket=BUCKET)
 
 
 def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
@@ -120,18 +138,21 @@ def test_sagemaker_an_absolute_name_lands_inside(s3, aws, place, tmp_path):
     ]
 
 
-def test_sagemaker_a_broken_archive_is_named(s3, aws, place, tmp_path):
-    aws.s3.put_object(Bucket=BUCKET, Key=place, Body=archive(plain("inside", os.urandom(5000)))[:-300])
+@pytest.mark.parametrize("rest", [b"", b"\xff" * 300], ids=["cut", "damaged"])
+def test_sagemaker_a_broken_archive_is_named(s3, aws, place, tmp_path, rest):
+    body = archive(plain("inside", " ".join(map(str, range(50_000))).encode()))
+    aws.s3.put_object(Bucket=BUCKET, Key=place, Body=body[: len(body) // 2] + rest)
     with pytest.raises(BackendError, match="cannot be unpacked"):
         fetch_archive(s3, f"s3://{BUCKET}/{place}", tmp_path)
-    assert not (tmp_path / ARCHIVE).exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_sagemaker_a_fetch_goes_on_where_it_broke_off(s3, aws, place, tmp_path):
     content = os.urandom(3 << 20)
     whole = archive(plain("weights", content))
-    aws.s3.put_object(Bucket=BUCKET, Key=place, Body=whole)
-    (tmp_path / ARCHIVE).write_bytes(whole[: len(whole) // 2])
+    told = aws.s3.put_object(Bucket=BUCKET, Key=place, Body=whole)
+    (tmp_path / ARCHIVE.format(told["ETag"].strip('"'))).write_bytes(whole[: len(whole) // 2])
+    (tmp_path / ARCHIVE.format("of-another-run")).write_bytes(os.urandom(1000))
     before = aws.sent.value
     fetch_archive(s3, f"s3://{BUCKET}/{place}", tmp_path)
     assert (tmp_path / "weights").read_bytes() == content

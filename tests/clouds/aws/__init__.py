@@ -1,13 +1,14 @@
 """A loopback AWS: one account in one region.
 
-S3, STS, IAM, ECR, CloudWatch, Logs and Secrets Manager are moto's; SageMaker's training jobs, Service Quotas, IAM's
-policy simulation and ECR's images are ours, because moto's take what the service refuses, or are not there. Every call
-is recorded with the rights that it needs, and is refused where the caller's policy does not allow it.
+S3, STS, IAM, ECR, CloudWatch, Logs and Secrets Manager are moto's; SageMaker's training jobs, Service Quotas, the price
+list, IAM's policy simulation and ECR's images are ours, because moto's take what the service refuses, or are not there.
+Every call is recorded with the rights that it needs, and is refused where the caller's policy does not allow it.
 """
 
 import contextlib
 import json
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,54 +18,50 @@ import boto3
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
-from tests.clouds.authority import Authority
 from tests.clouds.aws import calls
 from tests.clouds.aws.images import Images
+from tests.clouds.aws.price_list import HOST as PRICING
+from tests.clouds.aws.price_list import RATES, price_list
 from tests.clouds.aws.quotas import Quotas
 from tests.clouds.aws.rights import ROOT, Rights
 from tests.clouds.aws.training import Refused, Training
-from tests.clouds.containers import GATEWAY, network
+from tests.clouds.containers import Network
 from tests.clouds.front import known_to_engine
-from tests.clouds.gateway import Gateway, Request, Response, Tally, forward
+from tests.clouds.gateway import Request, Response, Tally, forward
+from tests.clouds.loopback import Loopback, Troubles
+from training_image.contracts import SAGEMAKER
 
 ENGINE_ADDRESS = "127.61.13.7"
 """Where the engine of this machine finds the registry's host: a loopback address that is used for nothing else."""
 
 
 @dataclass
-class Troubles:
-    throttle: bool = False
-    drop: bool = False
-    expired: bool = False
-    capacity: bool = False
-    calls: int = 0
+class AwsTroubles(Troubles):
+    refused: str = ""
+    """An operation that is answered with an error that no retry helps."""
 
 
-class Aws:
+class Aws(Loopback):
+    kinds = AwsTroubles
     region = "us-east-1"
     account = "123456789012"
+    network = Network("ftlaunch-loopback-aws", "169.254.170.2")
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        self.folder = folder
-        self.authority = Authority(folder)
-        self.gateway = Gateway(self.authority)
-        stack.callback(self.gateway.close)
-        self.engine = stack.enter_context(network())
-        self.machine_proxy_port = self.gateway.listen(GATEWAY)
-        self.gateway.listen_plain(GATEWAY, 80, self._credentials)
+        super().__init__(folder, stack)
+        self.open_network(self.network, stack)
+        self.gateway.listen_plain(self.network.gateway, 80, self._credentials)
         self.moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.moto.start()
         stack.callback(self.moto.stop)
         self.calls: list[calls.Call] = []
-        self.denied: list[tuple[str, str, str]] = []
         self.role_used: set[tuple[str, str]] = set()
         """(role, action) of what was done for the jobs."""
         self.received, self.sent = Tally(), Tally()
         """Bytes of data that came into the buckets, and that went out."""
-        self.troubles = Troubles()
-        self.grace_seconds = 120.0
-        self.starting_seconds = 0.2
+        self.grace_seconds = float(SAGEMAKER.grace_seconds)
+        """Between SIGTERM and SIGKILL, as in the contract; `shortened_grace` is the only way to another."""
         self.log_seconds = 0.0
         self.log_lock = threading.Lock()
         self.s3, self.iam, self.logs, self.cloudwatch = (
@@ -76,6 +73,7 @@ class Aws:
         self.front = self.images.front
         self.training = Training(self)
         stack.callback(self.training.close)
+        self.gateway.route(re.escape(PRICING), price_list(RATES))
         self.gateway.route(r"([a-z0-9.-]+\.)?amazonaws\.com", self._serve)
         stack.enter_context(known_to_engine(self.gateway, [self.front.host], ENGINE_ADDRESS))
 
@@ -92,27 +90,22 @@ class Aws:
         )
 
     def environment(self) -> dict[str, str]:
-        """Variables with which a process of this machine reaches this cloud and nothing else."""
-        return {
-            "HTTPS_PROXY": self.gateway.proxy,
-            "https_proxy": self.gateway.proxy,
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
+        """The user's own configuration of AWS's tools is not read, either."""
+        return super().environment() | {
             "AWS_CA_BUNDLE": str(self.authority.file),
-            "REQUESTS_CA_BUNDLE": str(self.authority.file),
-            "SSL_CERT_FILE": str(self.authority.file),
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": str(self.folder / "no-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "no-credentials"),
         }
 
     @contextlib.contextmanager
-    def trouble(self, **kinds: bool) -> Iterator[None]:
-        self.troubles = Troubles(**kinds)
+    def shortened_grace(self, seconds: float) -> Iterator[None]:
+        """While this lasts SIGKILL comes so many seconds after SIGTERM: for a test that waits for it."""
+        self.grace_seconds = seconds
         try:
             yield
         finally:
-            self.troubles = Troubles()
+            self.grace_seconds = float(SAGEMAKER.grace_seconds)
 
     def _serve(self, request: Request) -> Response:
         call = calls.read(request, self.region, self.account)
@@ -127,10 +120,7 @@ class Aws:
                 who = self.rights.owners.get(call.key)
                 message = f"User: {who} is not authorized to perform: {action} on resource: {resource}"
                 return _error(call, 403, "AccessDeniedException", message)
-        response = self._answer(request, call)
-        if self.troubles.drop and self.troubles.calls % 2:  # it was done, and nobody is told
-            body = response.body if isinstance(response.body, bytes) else b"".join(response.body)
-            response.body, response.cut_after = body, len(body) // 2
+        response = self.cut(self._answer(request, call))
         if call.operation == "GetObject":
             response.body = self._counted(response.body)
         return response
@@ -147,7 +137,7 @@ class Aws:
             yield piece
 
     def _answer(self, request: Request, call: calls.Call) -> Response:
-        if call.service == "s3" and call.operation == "PutObject":
+        if call.service == "s3" and call.operation in ("PutObject", "UploadPart"):
             self.received.add(len(request.body))
         try:
             if call.service == "sagemaker":
@@ -168,6 +158,8 @@ class Aws:
         troubles.calls += 1
         if troubles.expired:
             return _error(call, 403, "ExpiredTokenException", "The security token included in the request is expired")
+        if call.operation == troubles.refused:
+            return _error(call, 400, "InvalidRequest", "The request is refused by the test.")
         if troubles.throttle and troubles.calls % 2:
             return _error(call, 400, "ThrottlingException", "Rate exceeded")
         return None

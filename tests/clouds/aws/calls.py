@@ -109,4 +109,7 @@ def _s3(request: Request):
     if method == "DELETE":
         action = "s3:AbortMultipartUpload" if "uploadId" in query else "s3:DeleteObject"
         return action.partition(":")[2], [(action, on_object)]
-    return "PutObject", [("s3:PutObject", on_object)]
+    if method == "POST":
+        operation = "CreateMultipartUpload" if "uploads" in query else "CompleteMultipartUpload"
+        return operation, [("s3:PutObject", on_object)]
+    return "UploadPart" if "uploadId" in query else "PutObject", [("s3:PutObject", on_object)]

@@ -1,8 +1,6 @@
 """One training job, really run: the image by its digest, in containers that have SageMaker's `/opt/ml` contract."""
 
-import collections
 import json
-import re
 import secrets
 import shutil
 import tarfile
@@ -11,10 +9,10 @@ import time
 from pathlib import Path
 
 from tests.clouds.aws.folders import Bucket, split_uri
-from tests.clouds.containers import GATEWAY, Machine
+from tests.clouds.aws.log_writer import LOG_GROUP, LogWriter
+from tests.clouds.containers import Machine, quit_all
+from training_image.contracts import SAGEMAKER
 
-LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-METRICS = "/aws/sagemaker/TrainingJobs"
 NO_CAPACITY = (
     "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance type."
 )
@@ -39,7 +37,7 @@ class Job(threading.Thread):
         self.lives: list[list[Machine]] = []
         """The containers of each life; an interruption ends one."""
         self.image_ids: set[str] = set()
-        self.logs = LogWriter(cloud, self)
+        self.logs = LogWriter(cloud, self.request, self.metrics)
         self._stop_asked: str | None = None
         self._event = threading.Event()
         self._lost = self._reclaimed = self._destroyed = False
@@ -66,7 +64,7 @@ class Job(threading.Thread):
 
     # what a test may do to it
 
-    def interrupt(self) -> None:
+    def preempt(self) -> None:
         """The spot machines are taken away, with the notice that the service gives."""
         self._reclaimed = True
         self._event.set()
@@ -167,27 +165,22 @@ class Job(threading.Thread):
             "hosts": names,
         }
         channels = {
-            channel["ChannelName"]: {
-                "TrainingInputMode": channel.get("InputMode", "File"),
-                "S3DistributionType": "FullyReplicated",
-                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
-            }
+            channel["ChannelName"]: SAGEMAKER.input_entry | {"TrainingInputMode": channel.get("InputMode", "File")}
             for channel in self.request.get("InputDataConfig", [])
         }
+        machines = {
+            "current_host": name,
+            "current_instance_type": resources["InstanceType"],
+            "hosts": names,
+            "instance_groups": [group],
+        }
         files = {
-            "hyperparameters.json": self.request.get("HyperParameters", {}),
-            "inputdataconfig.json": channels,
-            "resourceconfig.json": {
-                "current_host": name,
-                "current_instance_type": resources["InstanceType"],
-                "current_group_name": "homogeneousCluster",
-                "hosts": names,
-                "instance_groups": [group],
-                "network_interface_name": "eth0",
-            },
+            SAGEMAKER.hyperparameters_file: self.request.get("HyperParameters", {}),
+            SAGEMAKER.inputs_file: channels,
+            SAGEMAKER.marker_file: SAGEMAKER.files[SAGEMAKER.marker_file] | machines,
         }
         for file, content in files.items():
-            (folder / file).write_text(json.dumps(content))
+            (folder / Path(file).name).write_text(json.dumps(content))
 
     def _start_machines(self, hosts: list[Path]) -> None:
         uri = self.request["AlgorithmSpecification"]["TrainingImage"]
@@ -218,13 +211,13 @@ class Job(threading.Thread):
             }
             machine = Machine(
                 self.cloud.engine,
+                self.cloud.network,
                 image,
-                ["train"],
+                list(SAGEMAKER.argv),
                 name=name,
                 environment=self._environment(key),
                 mounts=mounts,
                 line=stream,
-                group=self.name,
             )
             self.image_ids.add(machine.image_id)
             life.append(machine)
@@ -236,16 +229,17 @@ class Job(threading.Thread):
         """What the service sets, the job's own variables, and the way to the loopback cloud."""
         return {
             **self.request.get("Environment", {}),
+            **SAGEMAKER.environment,
             "TRAINING_JOB_NAME": self.name,
             "TRAINING_JOB_ARN": self.arn,
             "AWS_REGION": self.cloud.region,
             "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": f"/credentials/{key}",
-            "HTTPS_PROXY": f"http://{GATEWAY}:{self.cloud.machine_proxy_port}",
-            "NO_PROXY": f"{GATEWAY},localhost,127.0.0.1",
+            "HTTPS_PROXY": f"http://{self.cloud.network.gateway}:{self.cloud.machine_proxy_port}",
+            "NO_PROXY": f"{self.cloud.network.gateway},localhost,127.0.0.1",
             "AWS_CA_BUNDLE": "/run/loopback/authority.pem",
             "REQUESTS_CA_BUNDLE": "/run/loopback/authority.pem",
             "SSL_CERT_FILE": "/run/loopback/authority.pem",
-            "OMP_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": str(self.cloud.threads),
         }
 
     def _watch(self, hosts: list[Path]) -> str:
@@ -258,27 +252,17 @@ class Job(threading.Thread):
             codes = [machine.wait(0) for machine in life]
             self._trained = time.monotonic() - began
             if all(code is not None for code in codes) or any(codes):
-                self._quit(life)
+                quit_all(life, self.cloud.grace_seconds)
                 return "interrupted" if self._reclaimed else "stopped" if self._stop_asked else "ended"
             if self._trained >= limit:
                 self.stop("MaxRuntimeExceeded")
             if self._stop_asked or self._reclaimed:
-                self._quit(life)
+                quit_all(life, self.cloud.grace_seconds)
                 return "stopped" if self._stop_asked else "interrupted"
             if time.monotonic() - saved > SYNC_SECONDS:
                 self._save_checkpoints(hosts)
                 saved = time.monotonic()
             self._event.wait(0.1)
-
-    def _quit(self, life: list[Machine]) -> None:
-        """SIGTERM to those that run, SIGKILL after the grace."""
-        for machine in life:
-            machine.signal("SIGTERM")
-        end = time.monotonic() + self.cloud.grace_seconds
-        for machine in life:
-            if machine.wait(max(0.0, end - time.monotonic())) is None:
-                machine.signal("SIGKILL")
-                machine.wait(30)
 
     def _judge(self, hosts: list[Path], ending: str) -> None:
         if self._lost:
@@ -369,64 +353,3 @@ class Job(threading.Thread):
             {"MetricName": name, "Value": value, "Timestamp": when} for name, (value, when) in self.metrics.items()
         ]
         return told
-
-
-class LogWriter:
-    """Hands lines on to CloudWatch in batches, as late as the cloud is slow, and reads the metrics out of them."""
-
-    def __init__(self, cloud, job: Job) -> None:
-        self.cloud, self.job = cloud, job
-        self._waiting: collections.deque[tuple[str, float, str]] = collections.deque()
-        self._definitions = [
-            (each["Name"], re.compile(each["Regex"]))
-            for each in job.request["AlgorithmSpecification"].get("MetricDefinitions", [])
-        ]
-        self._done = threading.Event()
-        self._last: dict[str, int] = {}
-        self._thread = threading.Thread(target=self._pump, daemon=True)
-
-    def open(self, stream: str):
-        if not self._thread.is_alive():
-            self._thread.start()
-        logs = self.cloud.logs
-        with self.cloud.log_lock:
-            if not logs.describe_log_groups(logGroupNamePrefix=LOG_GROUP)["logGroups"]:
-                logs.create_log_group(logGroupName=LOG_GROUP)
-            logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
-        return lambda when, text: self._waiting.append((stream, when, text))
-
-    def close(self) -> None:
-        """All that was printed arrives, some of it after the job's end where the cloud is slow."""
-        self._done.set()
-        if self._thread.ident is not None and not self.cloud.log_seconds:
-            self._thread.join(30)
-
-    def _pump(self) -> None:
-        while True:
-            done = self._done.is_set()
-            self._flush(time.time() - self.cloud.log_seconds)
-            if done and not self._waiting:
-                return
-            time.sleep(0.1)
-
-    def _flush(self, until: float) -> None:
-        batches: dict[str, list[dict]] = {}
-        while self._waiting and self._waiting[0][1] <= until:
-            stream, when, text = self._waiting.popleft()
-            stamp = max(int(when * 1000), self._last.get(stream, 0))
-            self._last[stream] = stamp
-            batches.setdefault(stream, []).append({"timestamp": stamp, "message": text or " "})
-            self._measure(when, text)
-        for stream, events in batches.items():
-            with self.cloud.log_lock:
-                self.cloud.logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=events)
-
-    def _measure(self, when: float, text: str) -> None:
-        for name, pattern in self._definitions:
-            match = pattern.search(text)
-            if match:
-                value = float(match[1])
-                self.job.metrics[name] = (value, when)
-                dimensions = [{"Name": "TrainingJobName", "Value": self.job.name}]
-                data = [{"MetricName": name, "Dimensions": dimensions, "Timestamp": when, "Value": value}]
-                self.cloud.cloudwatch.put_metric_data(Namespace=METRICS, MetricData=data)

@@ -6,8 +6,6 @@ import functools
 import botocore.session
 import regex
 
-MAX_ENVIRONMENT_VALUE = 512
-
 
 @functools.cache
 def model(service: str):

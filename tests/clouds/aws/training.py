@@ -5,7 +5,8 @@ import threading
 import time
 
 from tests.clouds.aws.machine_room import Job
-from tests.clouds.aws.shapes import MAX_ENVIRONMENT_VALUE, problems
+from tests.clouds.aws.shapes import problems
+from training_image.contracts import SAGEMAKER
 
 IMAGE = re.compile(
     r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([a-z0-9._/-]+?)(?::([\w.-]+))?(?:@(sha256:\w{64}))?"
@@ -136,7 +137,7 @@ class Training:
         if spot and resources.get("KeepAlivePeriodInSeconds"):
             raise Refused("ValidationException", "KeepAlivePeriodInSeconds is not supported with managed spot training")
         for name, value in content.get("Environment", {}).items():
-            if len(value) > MAX_ENVIRONMENT_VALUE:
+            if len(value) > SAGEMAKER.max_environment_length:
                 raise Refused("ValidationException", f"Environment value of {name} is longer than 512 characters")
         for metric in content["AlgorithmSpecification"].get("MetricDefinitions", []):
             if re.compile(metric["Regex"]).groups < 1:
