@@ -26,7 +26,8 @@ class Answer:
 class Answers:
     """Both models' answers."""
 
-    base: Answer
+    base: Answer | None
+    """None for an encoder, which has no answer before its head is trained."""
     tuned: Answer
 
 
@@ -40,22 +41,23 @@ def ask(record: Record, folder: Path, text: str, context: str | None) -> Answers
         raise InputError(f"{record.job} has no adapter: nothing was tuned", hint=f"see {folder / 'README.md'}")
     spec = _with_base(record.plan.spec, record)
     from peft import PeftModel
-    from transformers.utils import logging
 
     from training_image import model as models
-    from training_image.data import Renderer
+    from training_image.data import renderer_of
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    models.quiet()
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     labels = list(result["evaluations"]["tuned"].get("labels") or [])
-    setting = models.choose(spec, folder)
-    renderer = Renderer(models.load_tokenizer(setting), spec, labels)
+    setting = models.choose(spec, folder, labels=labels)
+    renderer = renderer_of(models.load_tokenizer(setting), spec, labels, setting.config)
     prompt = _prompt(spec, renderer, labels, text, context, folder)
+    evaluations = result["evaluations"]
     both = PeftModel.from_pretrained(models.load_base(setting), str(adapter)).eval()
+    tuned = _answer(both, renderer, spec, prompt, evaluations["tuned"])
+    if setting.encoder:
+        return Answers(None, tuned)
     with both.disable_adapter():
-        base = _answer(both, renderer, spec, prompt, result["evaluations"]["zero_shot"])
-    return Answers(base, _answer(both, renderer, spec, prompt, result["evaluations"]["tuned"]))
+        return Answers(_answer(both, renderer, spec, prompt, evaluations["zero_shot"]), tuned)
 
 
 def _with_base(spec: Spec, record: Record) -> Spec:
@@ -94,8 +96,8 @@ def _prompt(spec: Spec, renderer: Any, labels: list[str], text: str, context: st
 def _may_be_unanswerable(folder: Path) -> bool:
     from training_image.data.build import UNANSWERABLE
 
-    lines = (folder / "predictions" / "tuned.jsonl").read_text(encoding="utf-8").splitlines()
-    return any(json.loads(line)["reference"] == UNANSWERABLE for line in lines)
+    with (folder / "predictions" / "tuned.jsonl").open(encoding="utf-8") as lines:
+        return any(json.loads(line)["reference"] == UNANSWERABLE for line in lines)
 
 
 def _answer(model: Any, renderer: Any, spec: Spec, prompt: list[int], evaluation: dict[str, Any]) -> Answer:
@@ -110,14 +112,14 @@ def _answer(model: Any, renderer: Any, spec: Spec, prompt: list[int], evaluation
 def _label(model: Any, renderer: Any, prompt: list[int], evaluation: dict[str, Any]) -> Answer:
     import numpy
 
+    from training_image.evaluate import label_likelihoods
     from training_image.evaluate.calibrate import Calibration
-    from training_image.evaluate.score import log_likelihoods
 
     labels: list[str] = evaluation["labels"]
     told = evaluation["calibration"]
     bias = tuple(float(told["bias"][label]) for label in labels)
     calibration = Calibration(told["temperature"], bias, told["strength"], told["rows"])
-    scores = log_likelihoods(model, [prompt], [[renderer.answer(label) for label in labels]])
+    scores = label_likelihoods(model, renderer, [prompt], labels)
     chances = calibration.probabilities(numpy.array(scores))[0].tolist()
     found = dict(zip(labels, chances, strict=True))
     return Answer(max(found, key=lambda label: found[label]), found)

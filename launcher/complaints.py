@@ -32,6 +32,7 @@ def messages(
         else:
             words = one["msg"].replace("Input should be", "must be").replace("Value error, ", "")
             words = words.replace("a valid dictionary or instance of", "keys and values of")
+            words = words.replace("String should match pattern", "must match the pattern")
             quoting = "; put it in quotes" if one["type"] == "string_type" and one["input"] is not None else ""
             yield f"{where}: {dotted} {words}, not {_short(one['input'])}{quoting}"
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -29,6 +29,8 @@ SPLITS = ("train", "validation", "test")
 HUB = "hub:"
 """Beginning of a data source that is not a file here."""
 SCHEMA = "ftlaunch schema"
+LARGEST = 2**53
+"""The largest number that every reader of JSON takes as it is; no key means a larger one."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -48,6 +50,15 @@ class Budget(Section):
     max_hours: Annotated[float, Field(gt=0)] | None = Field(None, description="Most hours of running.")
 
 
+class Layers(Section):
+    """What the training image gets beside its own."""
+
+    extra: str | None = Field(
+        None,
+        description="File of requirements with hashes, installed as a layer of their own: a plug-in's metric, say.",
+    )
+
+
 class Job(Section):
     """A whole job file."""
 
@@ -60,6 +71,7 @@ class Job(Section):
     tracking: Tracking = Field(default_factory=Tracking)
     backend: str = Field("local", description="Where it runs: local, docker, sagemaker ...; --backend goes before it.")
     resources: Machine = Field(default_factory=Machine)
+    image: Layers = Field(default_factory=Layers)
     budget: Budget = Field(default_factory=Budget)
     secrets: list[str] = Field(
         default_factory=list, description="Names of environment variables or keyring entries that the job gets."
@@ -87,6 +99,10 @@ class JobFile:
     path: Path
     """The job file, absolute."""
     sets: tuple[str, ...] = ()
+    goal: Literal["tune", "trial", "screen"] = "tune"
+    """What the container is asked for (`training_image.spec.Spec.goal`); not the user's to set."""
+    candidates: tuple[str, ...] = ()
+    """The base models of a screening: hub ids or folders."""
 
     @property
     def stem(self) -> str:
@@ -111,6 +127,16 @@ class JobFile:
         named = _model_folder(model.id, self.path.parent)
         return local_model(model.id) if named is None and model.revision is None else named
 
+    @property
+    def image_extra(self) -> Path | None:
+        """The file of requirements that the image gets beside its own."""
+        extra = self.job.image.extra
+        return None if extra is None else self.located(extra)
+
+    def folder_of_model(self, name: str) -> Path | None:
+        """The folder of another base model, given as a folder or made ready here; None for another hub id."""
+        return _model_folder(name, self.path.parent) or local_model(name)
+
     def data_files(self) -> dict[str, Path]:
         """The local data files by split; what comes from the hub is not among them."""
         data = self.job.data
@@ -123,6 +149,8 @@ class JobFile:
         content["data"] |= {name: str(path) for name, path in self.data_files().items()}
         if self.model_folder is not None:
             content["model"]["id"] = str(self.model_folder)
+        if self.image_extra is not None:
+            content["image"]["extra"] = str(self.image_extra)
         head = f"# as submitted from {self.path}"
         return "\n".join([head, *(f"# with --set {text}" for text in self.sets), yamlfile.dump(content)])
 
@@ -148,7 +176,8 @@ def load(argument: str | None, sets: Sequence[str] = (), backend: str | None = N
 
 
 def _checked(document: yamlfile.Document, path: Path) -> Job:
-    errors = [*document.errors, *_further(path.parent, document), *_option_errors(document)]
+    errors = [*document.errors, *_numbers(document.value, (), document)]
+    errors += [*_further(path.parent, document), *_option_errors(document)]
     try:
         job = Job.model_validate(document.value)
     except ValidationError as error:
@@ -225,6 +254,15 @@ def _set(text: str) -> yamlfile.Document:
     return yamlfile.Document(value=content, places=places)
 
 
+def _numbers(value: Any, where: yamlfile.Keys, document: yamlfile.Document) -> Iterator[str]:
+    """Numbers that nothing can be reckoned with: infinities, and what is beyond `LARGEST`."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _numbers(inner, (*where, name), document)
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST:
+        yield f"{complaints.place(where, document)}: {'.'.join(map(str, where))} must be a finite number up to 9e15"
+
+
 def _further(folder: Path, document: yamlfile.Document) -> Iterator[str]:
     """What pydantic cannot see: roles, and files that must be there."""
     data = _group(document.value, "data")
@@ -238,6 +276,10 @@ def _further(folder: Path, document: yamlfile.Document) -> Iterator[str]:
             path = _located(text, folder)
             if not path.is_file():
                 yield f"{complaints.place(('data', name), document)}: data.{name}: there is no file {path}"
+    extra = _group(document.value, "image").get("extra")
+    if isinstance(extra, str) and not _located(extra, folder).is_file():
+        place = complaints.place(("image", "extra"), document)
+        yield f"{place}: image.extra: there is no file {_located(extra, folder)}"
     model_id = _group(document.value, "model").get("id")
     if isinstance(model_id, str):
         model = _model_folder(model_id, folder)

@@ -7,16 +7,21 @@ plan (pure) -> preflight -> record the intent -> stage -> submit -> record the h
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backends import registry
-from backends.interface import Backend, BackendError, Finding, Handle, Plan, Reason, State
-from launcher import secret_values, submission
+from backends import registry, secret_values
+from backends.home import config_home
+from backends.interface import Backend, BackendError, Finding, Handle, JobNotFound, Plan, Reason, State
+from launcher import submission
+from launcher.cost import estimate as estimates
+from launcher.cost.estimate import Estimate
 from launcher.job import JobFile
+from launcher.plugins import lacking_in_image
 from launcher.results import prepare_target
 from launcher.store import Record, Store
 from training_image.errors import InputError
@@ -36,11 +41,39 @@ class Planned:
     plan: Plan
     earlier: tuple[Record, ...]
     """The attempts at the same content so far, first one first."""
+    estimate: Estimate | None = None
 
     @property
     def live(self) -> Record | None:
         """The attempt that has not ended."""
         return next((record for record in self.earlier if record.ended is None), None)
+
+    @property
+    def bills(self) -> bool:
+        """Whether the job costs money: its place sends bills, and its machine is not one that is free there."""
+        offer = estimates.offer_of(self.plan, self.backend)
+        return self.backend.bills and (offer is None or offer.kind != "free")
+
+    def target(self, output: Path | None) -> Path:
+        """The folder for the results: ``output``, else ``runs/JOB`` in the current one."""
+        return output.absolute() if output else Path.cwd() / "runs" / self.plan.job_name
+
+    def record(self, target: Path, native_state: str) -> Record:
+        """The record of the job before any place has confirmed it."""
+        return Record(
+            job=self.plan.job_name,
+            content=self.content.digest,
+            attempt=self.attempt,
+            backend=self.backend.name,
+            job_file=str(self.file.path),
+            as_submitted=self.file.as_submitted(),
+            plan=self.plan,
+            secrets=list(self.file.job.secrets),
+            target=str(target),
+            native_state=native_state,
+            estimate=self.estimate,
+            estimate_usd=estimates.expected_usd(self.estimate),
+        )
 
     def document(self) -> dict[str, Any]:
         """The document of ``run --dry-run --json``."""
@@ -51,7 +84,7 @@ class Planned:
             "unresolved": [each.model_dump() for each in self.plan.unresolved],
             "image": self.plan.image,
             "inputs": self.plan.inputs,
-            "estimate": None,
+            "estimate": self.estimate,
         }
 
 
@@ -64,16 +97,21 @@ def make_plan(file: JobFile, store: Store | None) -> Planned:
     attempt = live.attempt if live else len(earlier)
     name = submission.job_name(file.stem, content.digest, attempt)
     with needing_extra(backend):
-        plan = backend.plan(submission.submission(file, backend, content, name))
-    return Planned(file, backend, content, attempt, plan, earlier)
+        sent = submission.submission(file, backend, content, name)
+        plan = backend.plan(sent)
+        limit = estimates.max_seconds(file, plan, backend)
+        if limit != sent.max_seconds:
+            plan = backend.plan(sent.model_copy(update={"max_seconds": limit}))
+    found = estimates.estimate(file, plan, backend, store)
+    return Planned(file, backend, content, attempt, plan, earlier, found)
 
 
 def check_data(planned: Planned, say: Say) -> None:
-    """Look at every row before a place with a bill does; a place without one looks itself, at once and for nothing.
+    """Look at every row before a machine with a bill does; a place without one looks itself, at once and for nothing.
 
     Raises InputError for a job that cannot be trained on.
     """
-    if not planned.backend.capabilities.billable_seconds or planned.live is not None:
+    if not planned.bills or planned.live is not None:
         return
     try:
         from training_image.data.check import check
@@ -86,7 +124,7 @@ def check_data(planned: Planned, say: Say) -> None:
             say(f"warning: {finding.message}")
     errors = [finding for finding in report.findings if finding.level == "error"]
     if errors:
-        message = "\n  ".join(f"{error.message} {error.hint}".strip() for error in errors)
+        message = "\n  ".join(f"{error.message.rstrip('.')}. {error.hint}".strip() for error in errors)
         raise InputError(f"the job cannot be trained on:\n  {message}", hint=f"ftlaunch check {planned.file.path}")
 
 
@@ -98,31 +136,25 @@ def launch(planned: Planned, store: Store, output: Path | None, say: Say) -> Rec
     if planned.live is not None:
         return _go_on(planned, planned.live, store, say)
     plan, backend, job = planned.plan, planned.backend, planned.file.job
-    target = output.absolute() if output else Path.cwd() / "runs" / plan.job_name
+    if (lacking := lacking_in_image(planned.file, backend)) is not None:
+        raise lacking
+    target = planned.target(output)
+    estimates.require_budget(planned.file, planned.estimate)
+    if warning := estimates.memory_warning(planned.estimate):
+        say(f"warning: {warning}")
     prepare_target(target)
     secrets = secret_values.required(job.secrets)
     with needing_extra(backend):
         plan = _resolved(backend, plan, say)
         _report(backend.preflight(plan), backend, say)
-    intent = Record(
-        job=plan.job_name,
-        content=planned.content.digest,
-        attempt=planned.attempt,
-        backend=backend.name,
-        job_file=str(planned.file.path),
-        as_submitted=planned.file.as_submitted(),
-        plan=plan,
-        secrets=list(job.secrets),
-        target=str(target),
-        native_state="not submitted",
-    )
+    intent = replace(planned, plan=plan).record(target, "not submitted")
     with _alone(store, intent.job, say):
         record = store.add(intent)
         if record.submitted is not None:
             say(f"{record.job} was started by another launcher; following it")
             return record
         with needing_extra(backend):
-            return _start(backend, record, store, planned.content.files, secrets)
+            return _start(planned, record, store, secrets, say)
 
 
 def _go_on(planned: Planned, record: Record, store: Store, say: Say) -> Record:
@@ -140,24 +172,67 @@ def _go_on(planned: Planned, record: Record, store: Store, say: Say) -> Record:
                 return _submitted(backend, record, store, found)
             say(f"{record.job} was not started before a crash; starting it now")
             secrets = secret_values.required(record.secrets)
-            return _start(backend, record, store, planned.content.files, secrets)
+            return _start(planned, record, store, secrets, say)
 
 
-def resume(record: Record, store: Store, say: Say) -> Record:
-    """Let an ended job go on from its last checkpoint. Raises InputError where that cannot be."""
-    backend = registry.load(record.backend).create()
-    if not backend.capabilities.resume or record.handle is None:
+def resume(planned: Planned, record: Record, store: Store, say: Say) -> Record:
+    """Let an ended job go on from its last checkpoint. Raises InputError where that cannot be.
+
+    A place may hold no more of a job that was fetched (`Backend.release`): it gets the same plan again then.
+    """
+    backend, handle = planned.backend, record.handle
+    if not backend.capabilities.resume or handle is None:
         raise InputError(f"{record.job} cannot be resumed", hint="run it again without --resume")
     if record.state is State.SUCCEEDED:
         raise InputError(f"{record.job} has succeeded; there is nothing to resume", hint="run it without --resume")
+    estimates.require_rest(planned.file, record, backend)
     with _alone(store, record.job, say), needing_extra(backend):
-        handle = backend.resume(record.handle)
-        if record.output is not None and Path(record.output).is_dir():
-            aside = Path(f"{record.output}-{int(time.time())}")
-            Path(record.output).rename(aside)
-            say(f"what was fetched before is now in {aside}")
-        record = store.update(record.job, handle=handle, output=None, ended=None)
-        return store.observe(record.job, backend.status(handle))
+        # An intent again: where this launcher dies now, the place is asked by the job's name.
+        store.update(record.job, submitted=None, ended=None)
+        try:
+            handle = backend.resume(handle)
+        except BackendError as error:
+            if isinstance(error, JobNotFound) and record.plan is not None and store.log(record.job).is_file():
+                return _start_again(planned, record, store, say)
+            found = backend.find(record.job)  # if this fails too the intent stays, and the next run asks again
+            if found is None or backend.status(found).state.ended:
+                _as_before(store, record)
+                raise
+            handle = found
+        except (InputError, ModuleNotFoundError):  # a secret or a package is missing here
+            _as_before(store, record)
+            raise
+        _set_aside(record, store, say)
+        store.update(record.job, output=None, seconds_before=record.seconds)
+        return _submitted(backend, record, store, handle)
+
+
+def _as_before(store: Store, record: Record) -> None:
+    """No intent any more: nothing was started."""
+    store.update(record.job, submitted=record.submitted, ended=record.ended)
+
+
+def _start_again(planned: Planned, record: Record, store: Store, say: Say) -> Record:
+    """Start a job again that left its place with its fetch; `Backend.stage` lays its checkpoints there."""
+    try:
+        secrets = secret_values.required(record.secrets)
+    except InputError:
+        _as_before(store, record)
+        raise
+    say(f"{record.job} left {planned.backend.name} with its fetch; starting it there again, from its last checkpoint")
+    _set_aside(record, store, say)
+    again = store.update(record.job, output=None, cursor=None, seconds_before=record.seconds)
+    return _start(planned, again, store, secrets, say)
+
+
+def _set_aside(record: Record, store: Store, say: Say) -> None:
+    """Rename what was fetched before, its log with it; the results that are to come take its place."""
+    if record.output is not None and Path(record.output).is_dir():
+        aside = Path(f"{record.output}-{int(time.time())}")
+        Path(record.output).rename(aside)
+        if store.log(record.job).is_file():
+            shutil.copyfile(store.log(record.job), aside / "log.txt")
+        say(f"what was fetched before is now in {aside}")
 
 
 @contextlib.contextmanager
@@ -174,17 +249,20 @@ def _alone(store: Store, job: str, say: Say) -> contextlib.AbstractContextManage
     return store.lock(job, lambda: say(f"another launcher is starting {job}; waiting for it"))
 
 
-def _start(
-    backend: Backend, record: Record, store: Store, files: dict[str, Path], secrets: secret_values.Secrets
-) -> Record:
+def _start(planned: Planned, record: Record, store: Store, secrets: secret_values.Secrets, say: Say) -> Record:
     """Stage and submit; an answer that got lost is asked for by name before the job counts as refused."""
+    backend = planned.backend
     try:
         assert record.plan is not None  # an intent has one
-        backend.stage(record.plan, files)
+        if backend.lacks_image(record.plan):
+            _build_image(planned, record.plan, say)
+        backend.stage(record.plan, planned.content.files)
+        if _was_cancelled(store, record):
+            raise BackendError(f"{record.job} was cancelled before it was started", hint="run it again")
         handle = backend.submit(record.plan, secrets)
     except BackendError as error:
         found = backend.find(record.job)  # if this fails too the intent stays, and the next run asks again
-        if found is None:
+        if found is None and not _was_cancelled(store, record):
             store.update(
                 record.job,
                 state=State.FAILED,
@@ -192,9 +270,28 @@ def _start(
                 message=secret_values.mask(error.message, secrets),
                 ended=time.time(),
             )
+        if found is None:
             raise
         handle = found
     return _submitted(backend, record, store, handle)
+
+
+def _was_cancelled(store: Store, record: Record) -> bool:
+    """Whether ``ftlaunch cancel`` came while the files were being sent; it finds what starts after this look."""
+    now = store.get(record.job)
+    return now is not None and now.ended is not None
+
+
+def _build_image(planned: Planned, plan: Plan, say: Say) -> None:
+    """Build the image that the plan names. Raises BackendError where this ftlaunch makes another one."""
+    from launcher import image
+
+    made = submission.image_of(planned.file, planned.backend)
+    if made.reference() != plan.image:
+        message = f"{plan.job_name} was planned with the image {plan.image}; this ftlaunch makes {made.reference()}"
+        raise BackendError(message, hint="run the job again: it starts anew with this image", reason=Reason.BAD_IMAGE)
+    say(f"building the image {plan.image} (unless it is there already)")
+    image.build(made)
 
 
 def _submitted(backend: Backend, record: Record, store: Store, handle: Handle) -> Record:
@@ -209,9 +306,8 @@ def _resolved(backend: Backend, plan: Plan, say: Say) -> Plan:
             say(f"not given, and not known to the place: {path}")
     if plan.unresolved:
         missing = "\n  ".join(f"{each.path}: {each.hint}" for each in plan.unresolved)
-        raise InputError(
-            f"the request is not complete:\n  {missing}", hint="set them in the job file or in config.yaml"
-        )
+        hint = f"set them in the job file or in {config_home() / 'config.yaml'}"
+        raise InputError(f"the request is not complete:\n  {missing}", hint=hint)
     return plan
 
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from backends import secret_values
 from backends.interface import Backend, BackendError, Handle, JobNotFound, Reason, State
-from launcher import secret_values
 from launcher.store import Record, Store
 from training_image.errors import InputError
 
@@ -31,7 +31,7 @@ def prepare_target(target: Path) -> None:
     """See, before anything is started, that the results can be written. Raises InputError if not."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"the output folder {target} exists already", hint="name another with --output, or move it")
-    with _disk_errors(target):
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         probe = target.parent / f".{target.name}.probe"
         probe.write_bytes(b"0" * 4096)
@@ -45,7 +45,7 @@ def collect(record: Record, store: Store, backend: Backend, output: Path | None,
     BackendError for what the place does not give or what does not match the manifest.
     """
     target = output.absolute() if output else Path(record.target)
-    with store.lock(f"{record.job}.fetch"), _disk_errors(target):
+    with store.lock(f"{record.job}.fetch"), disk_errors(target):
         record = store.get(record.job) or record
         there = Path(record.output) if record.output else None
         if there is not None and there.is_dir() and there == target:
@@ -55,12 +55,26 @@ def collect(record: Record, store: Store, backend: Backend, output: Path | None,
                 hint = "name another with --output, or move it"
                 raise InputError(f"the output folder {target} exists already", hint=hint)
         elif not _bring(record, store, backend, there, target, say):
+            _free(record, store, backend, say)
             return None
         store.update(record.job, output=str(target))
-    if record.state is State.SUCCEEDED and record.handle is not None:
-        with contextlib.suppress(BackendError):  # what is left at the place does no harm; status tells of it
-            backend.remove(record.handle)
+    _free(record, store, backend, say)
     return target
+
+
+def _free(record: Record, store: Store, backend: Backend, say: Say) -> None:
+    """Free what the place held for the fetch; what a failed job needs for a resume is kept, until a later attempt at
+    the same content succeeds: nobody resumes it then."""
+    succeeded = record.state is State.SUCCEEDED
+    earlier = [each for each in store.of_content(record.content) if each.attempt < record.attempt and each.output]
+    for each in [record, *(earlier if succeeded else ())]:
+        if each.handle is not None:
+            try:
+                (backend.remove if succeeded else backend.release)(each.handle)
+            except JobNotFound:
+                continue  # it holds nothing
+            except BackendError as error:
+                say(f"{backend.name} still holds what {each.job} used: {error.message}")
 
 
 def verify(folder: Path) -> list[str]:
@@ -74,14 +88,16 @@ def verify(folder: Path) -> list[str]:
 
 
 def _bring(record: Record, store: Store, backend: Backend, there: Path | None, target: Path, say: Say) -> bool:
-    """Fetch into a folder beside the target and rename it; False if nothing came."""
-    part = target.parent / f".{target.name}.part"
+    """Fetch into a folder beside the target and rename it; False if nothing came. The folder is of this job and of this
+    end of it, as what broke off of another must not get among its results."""
+    part = target.parent / f".{record.job}-{record.ended or 0:.0f}.part"
     part.mkdir(parents=True, exist_ok=True)
     if there is not None and there.is_dir():
         shutil.copytree(there, part, dirs_exist_ok=True)
     else:
         _fetch(record, backend, part)
-        _refuse_unsafe(part)
+        refuse_unsafe(part)
+        _keep_log(record, backend, store)
         if not any(part.iterdir()):
             part.rmdir()
             return False
@@ -95,7 +111,6 @@ def _bring(record: Record, store: Store, backend: Backend, there: Path | None, t
             say("partial results: the job did not come to write all of them")
         if record.as_submitted:
             (part / "job.yaml").write_text(record.as_submitted, encoding="utf-8")
-        _keep_log(record, backend, store)
     part.rename(target)  # an empty target gives way
     return True
 
@@ -123,7 +138,8 @@ def _once_more(record: Record, backend: Backend, part: Path, wrong: list[str]) -
     return verify(part)
 
 
-def _refuse_unsafe(folder: Path) -> None:
+def refuse_unsafe(folder: Path) -> None:
+    """Raise BackendError for a link that leads out of the folder, and for weights that may run code."""
     root = folder.resolve()
     for path in folder.rglob("*"):
         if not path.resolve().is_relative_to(root):
@@ -166,7 +182,8 @@ def _keep_log(record: Record, backend: Backend, store: Store) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
+def disk_errors(target: Path) -> Iterator[None]:
+    """Tell a full or read-only disk as InputError."""
     try:
         yield
     except OSError as error:

@@ -36,6 +36,9 @@ _MIGRATIONS = (
         path TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL
     );
     """,
+    "ALTER TABLE jobs ADD COLUMN links TEXT NOT NULL DEFAULT '{}'",
+    "ALTER TABLE jobs ADD COLUMN estimate TEXT",
+    "ALTER TABLE jobs ADD COLUMN seconds_before REAL NOT NULL DEFAULT 0",
 )
 """One script a version; `PRAGMA user_version` counts those that ran."""
 
@@ -66,6 +69,8 @@ class Record:
     """Unix seconds, as all times here."""
     submitted: float | None = None
     """None: an intent that no place has confirmed yet."""
+    seconds_before: float = 0.0
+    """How long it ran before it was resumed, by our clock."""
     ended: float | None = None
     """When it was first seen to have ended, or to be gone from its place; None: it is live."""
     handle: Handle | None = None
@@ -75,9 +80,19 @@ class Record:
     """The last log line that was seen."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The last value of each metric."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Where each tracker shows the run."""
     billable_seconds: float | None = None
     estimate_usd: float | None = None
     actual_usd: float | None = None
+    estimate: dict[str, Any] | None = None
+    """What was expected at submit (`launcher.cost.estimate`): price with date and source, ranges, work."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run by our clock, from submit to end, without the time between an end and a resume."""
+        last = 0.0 if self.submitted is None else (self.ended or time.time()) - self.submitted
+        return self.seconds_before + last
 
     def listed(self) -> dict[str, Any]:
         """The document of ``jobs --json``."""
@@ -100,6 +115,7 @@ class Record:
             "message": self.message,
             "billable_seconds": self.billable_seconds,
             "metrics": self.metrics,
+            "links": self.links,
             "output": self.output,
         }
 
@@ -185,7 +201,12 @@ class Store:
         return found[0] if found else None
 
     def add(self, record: Record) -> Record:
-        """Record an intent; gives the record that is there already if another launcher was faster."""
+        """Record an intent; gives the record that is there already if another launcher was faster, or if its place has
+        told of the job, whose content is known from now on."""
+        known = self.get(record.job)
+        if known is not None and known.plan is None:
+            told = ("content", "attempt", "job_file", "as_submitted", "plan", "secrets", "target")
+            return self.update(record.job, **{name: vars(record)[name] for name in told})
         row = _row(record)
         names = ", ".join(row)
         marks = ", ".join("?" * len(row))
@@ -221,6 +242,8 @@ class Store:
             changes["ended"] = None
         elif before is not None and before.ended is None:
             changes["ended"] = time.time()
+        if before is not None:
+            changes["actual_usd"] = _dollars(before, status)
         return self.update(job, **changes)
 
     def remembered_digest(self, path: str, mtime_ns: int, size: int) -> str | None:
@@ -237,6 +260,14 @@ class Store:
     def _select(self, condition: str, *values: object) -> list[Record]:
         rows = self.connection.execute(f"SELECT * FROM jobs {condition}", values)  # noqa: S608  # our own literals
         return [_record(dict(row)) for row in rows]
+
+
+def _dollars(record: Record, status: Status) -> float | None:
+    """What the job has cost so far, at the price kept with it."""
+    from launcher.cost.estimate import actual_usd
+
+    seconds = status.billable_seconds if status.billable_seconds is not None else record.billable_seconds
+    return actual_usd(record.estimate, seconds, status.state.ended, record.seconds)
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -256,4 +287,6 @@ def _record(row: dict[str, Any]) -> Record:
     row["state"] = State(row["state"])
     row["reason"] = None if row["reason"] is None else Reason(row["reason"])
     row["metrics"] = json.loads(row["metrics"])
+    row["estimate"] = None if row["estimate"] is None else json.loads(row["estimate"])
+    row["links"] = json.loads(row["links"])
     return Record(**row)

@@ -12,12 +12,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backends.interface import Backend, Submission
 from launcher.job import JobFile
 from launcher.store import Store
 from training_image.errors import InputError
-from training_image.spec import Spec
+from training_image.spec import Candidate, Spec
+
+if TYPE_CHECKING:
+    from launcher.image import Image
 
 MODEL = "model"
 """Where a local base model lies in the container's data folder."""
@@ -45,7 +49,7 @@ def content(file: JobFile, backend: Backend, store: Store | None) -> Content:
     files = _files(file)
     digests = {name: _digest(path, store) for name, path in files.items()}
     spec = _spec(file)
-    image = _image(file, backend) if backend.capabilities.image else None
+    image = image_of(file, backend).reference() if backend.capabilities.image else None
     decisive = {
         "spec": spec.model_dump(mode="json", by_alias=True, exclude={"job", "base"}),
         "files": digests,
@@ -89,11 +93,6 @@ def staged(files: Mapping[str, Path]) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def spec_and_files(file: JobFile) -> tuple[Spec, dict[str, Path]]:
-    """The spec with staged names and the files that it names, for those who read the data here."""
-    return _spec(file), _files(file)
-
-
 def with_own_paths(file: JobFile) -> Spec:
     """The spec with the user's own paths instead of staged names, for messages that name files as the user does."""
     spec = _spec(file)
@@ -104,7 +103,11 @@ def with_own_paths(file: JobFile) -> Spec:
 
 def _files(file: JobFile) -> dict[str, Path]:
     files = {_staged_name(split, path): path for split, path in file.data_files().items()}
-    if file.model_folder is not None:
+    for place, name in enumerate(file.candidates):
+        folder = file.folder_of_model(name)
+        if folder is not None:
+            files |= {f"{MODEL}-{place}/{each}": path for each, path in _model_files(folder).items()}
+    if file.model_folder is not None and not file.candidates:
         files |= {f"{MODEL}/{name}": path for name, path in _model_files(file.model_folder).items()}
     return files
 
@@ -125,9 +128,15 @@ def _spec(file: JobFile) -> Spec:
     job = file.job
     sources = {split: _staged_name(split, path) for split, path in file.data_files().items()}
     model = job.model if file.model_folder is None else job.model.model_copy(update={"id": MODEL})
+    candidates = [
+        Candidate(name=name, id=name if file.folder_of_model(name) is None else f"{MODEL}-{place}")
+        for place, name in enumerate(file.candidates)
+    ]
     return Spec(
         schema=1,
         job=file.stem,
+        goal=file.goal,
+        candidates=candidates,
         base=file.base_model,
         model=model,
         data=job.data.model_copy(update=sources),
@@ -155,8 +164,8 @@ def _digest(path: Path, store: Store | None) -> str:
     return digest
 
 
-def _image(file: JobFile, backend: Backend) -> str:
-    from launcher import image  # reads the image's files
+def image_of(file: JobFile, backend: Backend) -> Image:
+    """The image that the job's own name stands for: of this content, for the machine that it asks for."""
+    from launcher.image import Image  # reads the image's files
 
-    rented = backend.capabilities.billable_seconds
-    return image.reference("cuda" if file.job.resources.gpu or rented else "cpu")
+    return Image(backend.torch(file.job.machine()), file.image_extra)

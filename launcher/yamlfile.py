@@ -64,10 +64,16 @@ def read(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text", hint="save the file as UTF-8") from error
+        raise InputError(f"{path}:{line}: not UTF-8 text", hint=_of_data(path) or "save the file as UTF-8") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     return parse(text, str(path))
+
+
+def _of_data(name: str | Path) -> str:
+    """The hint where a data file was given as a job; else empty."""
+    is_data = Path(name).suffix in (".jsonl", ".json", ".csv", ".parquet")
+    return f"ftlaunch init {name} writes a job file for a data file" if is_data else ""
 
 
 def parse(text: str, name: str) -> Document:
@@ -77,7 +83,8 @@ def parse(text: str, name: str) -> Document:
     if node is None:
         return document
     if not isinstance(node, yaml.MappingNode):
-        raise InputError(f"{name}:{node.start_mark.line + 1}: expected keys and values (`model:` ...) at the top")
+        problem = f"{name}:{node.start_mark.line + 1}: expected keys and values (`model:` ...) at the top"
+        raise InputError(problem, hint=_of_data(name))
     document.value = _Converter(name, document).convert(node, ())
     return document
 
@@ -97,9 +104,10 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         problem = error.problem or "not valid YAML"
         line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
-        hint = (
-            "indent with blanks, not with tabs" if line.lstrip(" ").startswith("\t") else f"the line is: {line.strip()}"
-        )
+        hint = f"the line is: {line.strip()}" if line.strip() else "something before this line was not closed"
+        if line.lstrip(" ").startswith("\t"):
+            hint = "indent with blanks, not with tabs"
+        hint = _of_data(name) or hint
         raise InputError(f"{place}: {problem}", hint=hint) from error
     except yaml.YAMLError as error:
         raise InputError(f"{name}: {error}") from error
@@ -155,10 +163,14 @@ class _Converter:
             return text.lower() == "true"
         if kind == "null":
             return None
-        if kind == "int":
-            return int(text, 0) if text.lower().startswith(("0o", "0x")) else int(text)
-        if kind == "float":
-            return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
+        try:
+            if kind == "int":
+                return int(text, 0) if text.lower().startswith(("0o", "0x")) else int(text)
+            if kind == "float":
+                return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
+        except ValueError as error:  # thousands of digits, or a word behind a tag !!int
+            shown = text if len(text) <= 40 else text[:37] + "..."
+            raise InputError(f"{self.name}:{node.start_mark.line + 1}: {shown} cannot be read as a number") from error
         return text
 
 
@@ -171,6 +183,13 @@ _Dumper.yaml_implicit_resolvers = {
     for start in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Yaml12.yaml_implicit_resolvers}
 }
 
+
+def _as_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """A text of several lines as it reads; PyYAML quotes one that YAML cannot give so."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if text.strip().count("\n") else None)
+
+
+_Dumper.add_representer(str, _as_text)
 
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
 """PyYAML writes these as they are where Unicode is allowed, and reads them back as blanks."""

@@ -19,11 +19,11 @@ def command(as_json: bool) -> None:
         return
     for name, each in found.items():
         if isinstance(each, registry.Broken):
-            click.echo(f"{name:12} cannot be loaded: {each.error} ({each.where})")
+            click.echo(f"{name}: cannot be loaded: {each.error} ({each.where})")
             continue
         able = [name for name, can in each.capabilities.model_dump().items() if can]
-        click.echo(f"{name:12} {each.summary}\n{'':12} can: {', '.join(able).replace('_', ' ')}")
-        click.echo(f"{'':12} needs: pip install 'ftlaunch[{each.extra}]'")
+        click.echo(f"{name}: {each.summary}\n    can: {', '.join(able).replace('_', ' ')}")
+        click.echo(f"    needs: pip install 'ftlaunch[{each.extra}]'")
 
 
 def _document(name: str, found: type[Backend] | registry.Broken) -> dict[str, object]:

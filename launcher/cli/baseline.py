@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from backends import local_checks
 from launcher import results, submission
 from launcher.cli import common
 from launcher.cli.run import store_if_any
@@ -22,7 +23,7 @@ from training_image.errors import BAD_INPUT, InputError
 
 
 @click.command(epilog="Example: `ftlaunch baseline examples/definitions`")
-@click.argument("job", required=False)
+@common.job_file_argument
 @common.set_option
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results; default: ./runs/JOB-baseline.")
 @common.json_option
@@ -51,6 +52,8 @@ def command(job: str | None, sets: tuple[str, ...], output: Path | None, as_json
 
 def _measure(file: JobFile, content: submission.Content, name: str, target: Path) -> int:
     """Run the baselines in a child process; its results get their name when they are whole."""
+    if lacking := local_checks.missing():
+        raise InputError(f"measuring here needs {', '.join(lacking)}", hint="pip install 'ftlaunch[local]'")
     results.prepare_target(target)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

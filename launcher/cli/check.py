@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from backends import registry
 from launcher import submission
 from launcher.cli import common
-from launcher.job import JobFile, load
+from launcher.job import load
+from launcher.plugins import lacking_in_image
 from training_image.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from training_image.spec import Spec
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -25,7 +24,7 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 @click.command(
     epilog="Example: `ftlaunch check examples/definitions --set data.max_length=256`. Ends with 2 if refused."
 )
-@click.argument("job", required=False)
+@common.job_file_argument
 @common.backend_option
 @common.set_option
 @common.json_option
@@ -36,28 +35,23 @@ def command(ctx: click.Context, job: str | None, backend: str | None, sets: tupl
 
     A job that cannot be trained on is refused.
     """
-    spec = _spec(load(job, sets, common.chosen_backend(ctx, backend)))
+    file = load(job, sets, common.chosen_backend(ctx, backend))
+    spec = submission.with_own_paths(file)
     try:
         from training_image.data.check import check
 
         report = check(spec, Path.cwd()).as_json()
     except ImportError as error:
         raise InputError(f"the check needs {error.name}", hint="pip install 'ftlaunch[local]'") from None
+    lacking = lacking_in_image(file, registry.load(file.job.backend).create())
+    if lacking is not None:
+        finding = {"level": "error", "code": "plugin", "message": lacking.message, "rows": [], "hint": lacking.hint}
+        report |= {"ok": False, "findings": [finding, *report["findings"]]}
     if as_json:
         common.show_json(report)
     else:
         _show(report)
     return 0 if report["ok"] else common.WRONG_INPUT
-
-
-def _spec(file: JobFile) -> Spec:
-    """The job's spec with the user's own paths, so that messages name the files as the user does."""
-    spec, _ = submission.spec_and_files(file)
-    paths = {split: os.path.relpath(path) for split, path in file.data_files().items()}
-    model = {} if file.model_folder is None else {"id": str(file.model_folder)}
-    return spec.model_copy(
-        update={"data": spec.data.model_copy(update=paths), "model": spec.model.model_copy(update=model)}
-    )
 
 
 def _show(report: Mapping[str, Any]) -> None:
@@ -67,10 +61,10 @@ def _show(report: Mapping[str, Any]) -> None:
     if report["counts"]:
         _counts(console, report["counts"])
     _labels(console, report["counts"])
-    for finding in report["findings"]:
-        _finding(console, finding)
     for sample in report["samples"]:
-        _sample(console, sample)
+        show_sample(console, sample)
+    for finding in report["findings"]:  # last, where they are not scrolled away
+        _finding(console, finding)
     errors = sum(finding["level"] == "error" for finding in report["findings"])
     told = f"refused: {errors} error{'s' if errors > 1 else ''}" if errors else "ok"
     console.print(told, style="bold red" if errors else "bold green")
@@ -109,19 +103,21 @@ def _labels(console: Console, counts: Mapping[str, Mapping[str, Any]]) -> None:
 def _finding(console: Console, finding: Mapping[str, Any]) -> None:
     from rich.text import Text
 
-    console.print(Text.assemble((f"{finding['level']}: ", COLOURS[finding["level"]]), finding["message"]))
+    console.print(
+        Text.assemble((f"{finding['level']}: ", COLOURS[finding["level"]]), finding["message"]), soft_wrap=True
+    )
     for row in finding["rows"][:5] if any(set(row) - {"split", "row", "id"} for row in finding["rows"]) else ():
         more = ", ".join(f"{key} {_said(value)}" for key, value in row.items() if key not in ("split", "row", "id"))
-        console.print(Text(f"    {row['split']} row {row['row']}: {more}"))
+        console.print(Text(f"    {row['split']} row {row['row']}: {more}"), soft_wrap=True)
     if finding["hint"]:
-        console.print(Text(f"  {finding['hint']}", style="dim"))
+        console.print(Text(f"  {finding['hint']}", style="dim"), soft_wrap=True)
 
 
 def _said(value: Any) -> str:
     return f"{value['split']} row {value['row']}" if isinstance(value, dict) else str(value)
 
 
-def _sample(console: Console, sample: Mapping[str, Any]) -> None:
+def show_sample(console: Console, sample: Mapping[str, Any]) -> None:
     """A rendered row; what is trained stands in double brackets (and in green on a terminal)."""
     from rich.panel import Panel
     from rich.text import Text

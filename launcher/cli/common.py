@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from backends import registry
 from backends.interface import Backend, BackendError, Reason, State
 from launcher import lifecycle
+from launcher.cli import complete
 from launcher.store import Record, Store
 from training_image.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 FAILED, WRONG_INPUT, REFUSED, INTERRUPTED = 1, 2, 3, 130
 """Exit codes, beside 0."""
+WIDE = 3000
+"""Columns where nobody's terminal sets them."""
+
+
+def job_file_argument(command: F) -> F:
+    """``JOB`` where a job file is meant, or a folder that holds one; the folder we are in unless given."""
+    return click.argument("job", required=False, shell_complete=complete.paths)(command)
+
+
+def job_argument(command: F) -> F:
+    """``JOB`` where a recorded job is meant."""
+    return click.argument("job", shell_complete=complete.jobs)(command)
 
 
 def backend_option(command: F) -> F:
     """``--backend`` behind the sub-command; one before it (`click.Context.obj`) is overridden."""
-    return click.option("--backend", metavar="NAME", help="Where the job runs, whatever the job file says.")(command)
+    help_ = "Where the job runs, whatever the job file says."
+    return click.option("--backend", metavar="NAME", shell_complete=complete.backends, help=help_)(command)
 
 
 def set_option(command: F) -> F:
@@ -53,6 +72,47 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def print_table(table: Table, spare: Sequence[str], where: str = "--json has all") -> None:
+    """Print a table; where nobody's terminal sets a width no line of it is broken.
+
+    A narrow terminal is not shown the columns of ``spare``, the first of them first; ``where`` they stand is said.
+    """
+
+    def without(left_out: Sequence[str]) -> list[Table]:
+        made = copy.copy(table)
+        made.columns = [column for column in table.columns if column.header not in left_out]
+        return [made]
+
+    print_fitting(wide_console(), without, spare, where)
+
+
+def wide_console() -> Console:
+    """Standard output, as wide as its terminal; where there is none, wide enough for any table."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def print_fitting(
+    console: Console, make: Callable[[Sequence[str]], Sequence[Table]], spare: Sequence[str], where: str
+) -> None:
+    """Print the tables that ``make`` gives without the columns named to it: as few of ``spare``, from its first on, as
+    the console is too narrow for. What was left out is said, and ``where`` it stands.
+    """
+    left_out, tables = 0, make(())
+    unbounded = console.options.update(max_width=10 * WIDE)
+    while left_out < len(spare) and any(console.measure(t, options=unbounded).maximum > console.width for t in tables):
+        left_out += 1
+        tables = make(spare[:left_out])
+    for table in tables:
+        if table.title:
+            console.print()
+        console.print(table)
+    if left_out:
+        told = f"Left out, as the terminal is narrow: {', '.join(spare[:left_out])}; {where}."
+        console.print(told, style="dim", markup=False)
+
+
 def show_json(document: object) -> None:
     """Print the one JSON document of a command."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -60,16 +120,16 @@ def show_json(document: object) -> None:
 
 def explained(error: Exception) -> int | None:
     """Tell of an error that is the user's or the place's; gives the exit code, None for a fault of ours."""
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
-        return 0
     if isinstance(error, InputError | BackendError):
         say(f"error: {error.message}")
         if error.hint:
             say(f"hint: {error.hint}")
         return WRONG_INPUT if isinstance(error, InputError) else REFUSED
     if isinstance(error, OSError | sqlite3.OperationalError):
-        say(f"error: {error}")
+        told = str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            told = f"{error.filename}: {error.strerror}"
+        say(f"error: {told}")
         return WRONG_INPUT
     return None
 
@@ -104,6 +164,23 @@ def find_record(store: Store, argument: str) -> Record:
         several = "\n  ".join(f"{record.job}  {record.state}" for record in begun[:10])
         raise InputError(f"{argument!r} begins the names of {len(begun)} jobs:\n  {several}", hint="give one of them")
     raise InputError(f"there is no job {argument!r}", hint="`ftlaunch jobs` lists them")
+
+
+def find_results(store: Store, argument: str) -> tuple[Path, Record | None]:
+    """The results folder that JOB means, and the job's record; a folder that another machine fetched has none.
+
+    Raises InputError where there is no such job or its results are not here.
+    """
+    folder = Path(argument).expanduser()
+    try:
+        record = find_record(store, argument)
+    except InputError:
+        if (folder / "result.json").is_file():
+            return folder.absolute(), None
+        raise
+    if record.output is None or not Path(record.output).is_dir():
+        raise InputError(f"the results of {record.job} are not here", hint=f"ftlaunch fetch {record.job}")
+    return Path(record.output), record
 
 
 def backend_of(record: Record) -> Backend:

@@ -34,8 +34,11 @@ def follow(record: Record, store: Store) -> Record | None:
                 backend.cancel(record.handle)
             common.say(f"stopping {record.job}; Ctrl-C leaves at once")
             ended = _watched(store.get(record.job) or record, store)
+            if ended.state is State.SUCCEEDED:
+                common.say(f"{record.job} had succeeded before it could be stopped")
+                return ended
             common.say(f"{record.job} is {ended.state}; what it saved: ftlaunch fetch {record.job}")
-            return ended if ended.state is State.SUCCEEDED else None
+            return None
     except KeyboardInterrupt:
         pass
     _say_how_to_follow(record)
@@ -55,11 +58,11 @@ def _choice(record: Record) -> str:
         return "d"
     question = f"{record.job} goes on by itself. Detach, cancel it, or watch on? (d, c, w) [d]: "
     try:
-        while (answer := _line(question)[:1].lower() or "d") not in "dcw":
+        while (answer := _line(question).lower() or "d") not in ("d", "detach", "c", "cancel", "w", "watch"):
             common.say("please answer d, c or w")
     except (EOFError, KeyboardInterrupt):
         return "d"
-    return answer
+    return answer[0]
 
 
 def _line(question: str) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from launcher.cli import common
+from launcher.cli import common, complete
 from training_image.errors import InputError
 
 
 @click.command(
     epilog="Example: `ftlaunch init reviews.csv --output reviews/ftlaunch.yaml`, then `ftlaunch check reviews`"
 )
-@click.argument("data")
+@click.argument("data", shell_complete=complete.paths)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),

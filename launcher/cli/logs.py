@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import click
 
+from backends import secret_values
 from backends.interface import BackendError, Status
-from launcher import secret_values
 from launcher.cli import common
 from launcher.store import Record, Store
 from launcher.watch import Watch
 
 
 @click.command(epilog="Example: `ftlaunch logs -f definitions-1a2b`")
-@click.argument("job")
+@common.job_argument
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends; Ctrl-C leaves it running.")
 def command(job: str, follow: bool) -> int:
     """Print the output of JOB on standard output: its name, or an unambiguous beginning of it."""
@@ -51,14 +51,21 @@ def _follow(record: Record, store: Store) -> int:
 
 
 def _print(record: Record, store: Store) -> None:
+    """The log kept with the results, else the place's own: what was kept before a resume is not all of it."""
     kept = store.log(record.job)
-    if record.ended is not None and kept.is_file():
+    if record.ended is not None and record.output is not None and kept.is_file():
         click.echo(kept.read_text(encoding="utf-8"), nl=False)
         return
     if record.handle is None:
         raise BackendError(f"{record.job} was never started", hint=f"ftlaunch status {record.job}")
     backend = common.backend_of(record)
     secrets = secret_values.known(record.secrets)
-    with common.asked(backend):
-        for line in backend.logs(record.handle, None):
-            click.echo(secret_values.mask(line.text, secrets))
+    try:
+        with common.asked(backend):
+            for line in backend.logs(record.handle, None):
+                click.echo(secret_values.mask(line.text, secrets))
+    except BackendError as error:
+        if not kept.is_file():
+            raise
+        common.say(f"as it was kept at the last fetch; {backend.name} cannot be asked: {error.message}")
+        click.echo(kept.read_text(encoding="utf-8"), nl=False)

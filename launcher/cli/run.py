@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from backends.home import config_home
 from backends.interface import BackendError, State
 from launcher import lifecycle
 from launcher.cli import COMMANDS, common
+from launcher.cost.estimate import told
 from launcher.job import load
 from launcher.store import Record, Store
 from training_image.errors import InputError
@@ -20,9 +23,10 @@ from training_image.errors import InputError
     epilog="Example: `ftlaunch run examples/definitions --backend docker --set train.epochs=1`. "
     "Ends with 0: done, 1: the job failed, 2: wrong input, 3: the place refused, 130: interrupted."
 )
-@click.argument("job", required=False)
+@common.job_file_argument
 @common.backend_option
 @click.option("--dry-run", is_flag=True, help="Print the exact request that would be sent, and send nothing.")
+@click.option("--notebook", is_flag=True, help="Write a notebook to run by hand (Colab), and start nothing.")
 @click.option("--detach", is_flag=True, help="Start the job and leave; `ftlaunch status` and `fetch` do the rest.")
 @common.set_option
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results; default: ./runs/JOB.")
@@ -36,6 +40,7 @@ def command(
     job: str | None,
     backend: str | None,
     dry_run: bool,
+    notebook: bool,
     detach: bool,
     sets: tuple[str, ...],
     output: Path | None,
@@ -54,18 +59,20 @@ def command(
         return _dry_run(lifecycle.make_plan(file, store_if_any()), as_json)
     with common.opened_store() as store:
         planned = lifecycle.make_plan(file, store)
+        if notebook:
+            return _notebook(planned, store, output, as_json)
         earlier = planned.earlier[-1] if planned.earlier and planned.live is None else None
         if reuse and earlier is not None:
-            return _shown(earlier, store, output, as_json)
+            return shown(earlier, store, output, as_json)
         if resume and earlier is not None:
-            record = lifecycle.resume(earlier, store, common.say)
+            record = lifecycle.resume(planned, earlier, store, common.say)
         else:
             lifecycle.check_data(planned, common.say)
-            _ask(planned, yes)
+            ask(planned, yes)
             record = lifecycle.launch(planned, store, output, common.say)
         if detach:
             return _detached(record, as_json)
-        return _attached(record, store, output, as_json)
+        return attached(record, store, output, as_json)
 
 
 def _refuse_a_slip(job: str | None) -> None:
@@ -92,19 +99,37 @@ def _dry_run(planned: lifecycle.Planned, as_json: bool) -> int:
 
     click.echo(f"{planned.plan.job_name} on {planned.plan.backend}; this is what would be sent:\n")
     click.echo(yamlfile.dump({"request": planned.plan.request, "inputs": planned.plan.inputs}).rstrip())
+    if planned.estimate is not None and planned.estimate["price"]["kind"] != "free":
+        click.echo(f"\nexpected to be billed {told(planned.estimate)}; ftlaunch cost compares")
+    if planned.plan.unresolved:
+        click.echo(f"\nnot given, in the job file or, for all jobs, in {config_home() / 'config.yaml'}:")
     for each in planned.plan.unresolved:
-        click.echo(f"\nnot given: {each.path}: {each.hint}")
+        click.echo(f"  {each.path}: {each.hint}")
     return 0
 
 
-def _ask(planned: lifecycle.Planned, yes: bool) -> None:
-    """Ask before a place with a bill starts a job (only people at a terminal are asked)."""
-    billed = planned.backend.capabilities.billable_seconds
-    if not billed or yes or planned.live is not None or not sys.stdin.isatty():
+def _notebook(planned: lifecycle.Planned, store: Store, output: Path | None, as_json: bool) -> int:
+    from launcher import by_hand
+
+    record, files = by_hand.write(planned, store, output)
+    for path in files[1:]:
+        common.say(f"{path} goes into My Drive: it is too large for the notebook")
+    common.say(f"open the notebook in Colab and run it; then: ftlaunch fetch {record.job} --from {record.job}.tar")
+    if as_json:
+        common.show_json(record.document() | {"files": [str(path) for path in files]})
+    else:
+        click.echo(str(files[0]))
+    return 0
+
+
+def ask(planned: lifecycle.Planned, yes: bool) -> None:
+    """Ask before a job with a bill is started (only people at a terminal are asked)."""
+    if not planned.bills or yes or planned.live is not None or not sys.stdin.isatty():
         return
     limit = planned.plan.max_seconds
+    price = told(planned.estimate)
     words = f"for at most {limit / 3600:.1f} hours" if limit else "without a limit (budget.max_hours sets one)"
-    question = f"{planned.plan.job_name} will be billed on {planned.backend.name}, {words}. Start it?"
+    question = f"{planned.plan.job_name} will be billed on {planned.backend.name}, {price}, {words}. Start it?"
     if not click.confirm(question, err=True):
         raise click.Abort
 
@@ -118,7 +143,10 @@ def _detached(record: Record, as_json: bool) -> int:
     return 0
 
 
-def _attached(record: Record, store: Store, output: Path | None, as_json: bool) -> int:
+def attached(
+    record: Record, store: Store, output: Path | None, as_json: bool, head: dict[str, Any] | None = None
+) -> int:
+    """Follow a job to its end, then `shown`; gives the exit code."""
     from launcher.cli.follow import follow
 
     followed = follow(record, store)
@@ -129,11 +157,11 @@ def _attached(record: Record, store: Store, output: Path | None, as_json: bool) 
     elif followed.state is not State.SUCCEEDED:
         common.say(f"error: {followed.job} failed ({followed.reason or 'UNKNOWN'}): {followed.message}")
         common.say(f"hint: its output: ftlaunch logs {followed.job}; what it saved: ftlaunch fetch {followed.job}")
-    return _shown(followed, store, output, as_json)
+    return shown(followed, store, output, as_json, head)
 
 
-def _shown(record: Record, store: Store, output: Path | None, as_json: bool) -> int:
-    """Fetch what a successful job made and show how it went."""
+def shown(record: Record, store: Store, output: Path | None, as_json: bool, head: dict[str, Any] | None = None) -> int:
+    """Fetch what a successful job made and show how it went; ``head``: a document that takes the job's as ``job``."""
     from launcher import results
     from launcher.cli.summary import show
 
@@ -148,7 +176,8 @@ def _shown(record: Record, store: Store, output: Path | None, as_json: bool) -> 
             raise
     record = store.get(record.job) or record
     if as_json:
-        common.show_json(record.document() | {"output": None if folder is None else str(folder)})
+        document = record.document() | {"output": None if folder is None else str(folder)}
+        common.show_json(document if head is None else head | {"job": document})
     elif folder is not None:
         show(folder)
     return common.code_of(record)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from launcher.cli import common
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -23,14 +25,21 @@ def show(folder: Path) -> None:
     path = folder / "result.json"
     if path.is_file():
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        Console().print(table(result))
+        console = Console(highlight=False)
+        console.print(table(result))
         verdict = result.get("verdict") or {}
-        if verdict:
-            click.echo(f"\nverdict: {verdict['outcome']}. {verdict.get('text', '')}".rstrip())
+        told = [f"\nverdict: {verdict['outcome']}. {verdict.get('text', '')}".rstrip()] if verdict else []
         for guard in result.get("guards") or []:
             hint = f" ({guard['hint']})" if guard.get("hint") else ""
-            click.echo(f"note: {guard['code']}: {guard['evidence']}{hint}")
+            told.append(f"note: {guard['code']}: {guard['evidence']}{hint}")
+        for line in told:
+            console.print(line, markup=False, soft_wrap=not console.is_terminal)
     click.echo(f"results: {folder}")
+    if path.is_file() and (folder / "adapter").is_dir():
+        job = result["job"]
+        common.say(f"next: ftlaunch report {job}")
+        common.say(f"      ftlaunch try {job} 'some text'")
+        common.say(f"      ftlaunch export {job} --merged")
 
 
 def table(result: dict[str, Any]) -> Table:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: `ftlaunch try definitions-1a2b 'a small bird that cannot fly'`")
-@click.argument("job")
+@common.job_argument
 @click.argument("text")
 @click.option("--context", metavar="TEXT", help="The text that answers TEXT, where the task is qa.")
 @common.json_option
@@ -47,9 +47,9 @@ def _show(answers: Answers) -> None:
     table = Table(box=None)
     for column in ("", "base", "tuned"):
         table.add_column(column, overflow="fold")
-    table.add_row("answer", answers.base.text, answers.tuned.text)
-    base, tuned = answers.base.probabilities, answers.tuned.probabilities
-    if base is not None and tuned is not None:
+    table.add_row("answer", answers.base.text if answers.base else "-", answers.tuned.text)
+    before, tuned = answers.base and answers.base.probabilities, answers.tuned.probabilities
+    if tuned is not None:
         for label in sorted(tuned, key=lambda label: -tuned[label]):
-            table.add_row(label, f"{base[label]:.3f}", f"{tuned[label]:.3f}")
+            table.add_row(label, f"{before[label]:.3f}" if before else "-", f"{tuned[label]:.3f}")
     Console().print(table)

@@ -28,6 +28,8 @@ NEXT = {
     "verdict": "finishing",
 }
 """What goes on after the line of a stage, which is printed when the stage is done (but for ``train``)."""
+ROOM_FOR_A_BAR = 100
+"""Columns of a terminal that has room for a bar beside the words."""
 Values = Mapping[str, float | str]
 
 
@@ -60,7 +62,8 @@ class PlainView:
         told = f"{status.state}" + (f" ({status.reason})" if status.reason else "")
         if told != self.shown:
             self.shown = told
-            common.say(f"state: {told}" + (f": {status.message}" if status.message else ""))
+            message = "" if status.state.ended else status.message  # of an end more is told than its state
+            common.say(f"state: {told}" + (f": {message}" if message else ""))
 
     def note(self, text: str) -> None:
         """Print it."""
@@ -77,25 +80,26 @@ class LiveView:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=16),
+            *([BarColumn(bar_width=16)] if console.width >= ROOM_FOR_A_BAR else []),
             TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True, ratio=1)),
-            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
         )
         self.progress: Progress = Progress(*columns, console=console, transient=True)
-        self.task: TaskID = self.progress.add_task("", total=None, told="")
+        self.task: TaskID = self.progress.add_task("", total=None, told="starting Python")
         self.values: dict[str, float | str] = {}
-        self.state = ""
+        self.state = self.stage = ""
 
     def line(self, text: str, parsed: tuple[str, dict[str, float | str]] | None) -> None:
-        """Move the bar by a progress line; print any other."""
+        """Move the bar by a progress line; print any other but the verdict's text, which the table at the end has."""
         if parsed is None:
-            self.progress.console.print(text, markup=False, highlight=False)
+            if self.stage != "verdict":
+                self.progress.console.print(text, markup=False, highlight=False)
             return
-        stage, values = parsed
+        stage, values = self.stage, _ = parsed
         self.values |= values
         at, of = done(values)
         left = values.get("seconds_left")
-        words = [NEXT.get(stage, stage), *told(stage, self.values), time_left(left)]
+        words = [*(told(stage, self.values) or [NEXT.get(stage, stage)]), time_left(left)]
         self.progress.update(self.task, total=of, completed=at or 0, told="  ".join(word for word in words if word))
 
     def status(self, status: Status) -> None:

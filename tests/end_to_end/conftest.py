@@ -44,11 +44,13 @@ def ftlaunch(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run the command in a process of its own; standard output and error are kept."""
     home = tmp_path_factory.mktemp("home")
 
-    def run(*arguments: str | Path, cwd: Path | None = None, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str | Path, cwd: Path | None = None, code: int | None = 0, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ftlaunch")), *map(str, arguments)],
             cwd=cwd or home,
-            env={**os.environ, "FTLAUNCH_HOME": str(home / "ftlaunch"), "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "FTLAUNCH_HOME": str(home / "ftlaunch"), "HF_HUB_OFFLINE": "1", **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def test_a_competent_base_tuned_on_shuffled_labels_is_degraded(ftlaunch: Run, tm
     assert verdict["ci95"][1] < 0
     assert "worse" in verdict["text"]
     assert "worse" in (output / "README.md").read_text()
+    written = Path(ftlaunch("report", output, "--output", folder / "page.html").stdout.strip()).read_text()
+    assert re.search(r"<main>\s*<header class=\"degraded\">\s*<h1>Tuning made it worse</h1>", written)
 
 
 def test_a_good_baseline_ends_the_job_untuned(ftlaunch: Run, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.conftest import Run, ftlaunch, run_job, write_job  # noqa: F401
-from tests.tiny_model import tasks
+from tests.tiny_model import MODEL, tasks
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZES = {"train": 60, "validation": 16, "test": 24}
 
 
@@ -48,6 +49,22 @@ def test_a_job_of_every_task_ends_with_its_metrics_and_a_verdict(ftlaunch: Run, 
             assert entry["metrics"][metric] == pytest.approx(sum(row[metric] for row in rows) / len(rows))
     before, after = (result["evaluations"][name]["metrics"]["perplexity"] for name in ("zero_shot", "tuned"))
     assert after < before
+
+
+@pytest.mark.parametrize(("name", "task"), [("qa", "qa"), ("instructions", "instruction")])
+def test_the_examples_run(ftlaunch: Run, tmp_path: Path, name: str, task: str) -> None:
+    """The repository's own job files as they stand, but for a smaller model and fewer rows."""
+    smaller = {"model.id": MODEL, "data.max_rows": 24, "train.max_steps": 3, "task.max_new_tokens": 8}
+    sets = [part for key, value in smaller.items() for part in ("--set", f"{key}={value}")]
+    assert json.loads(ftlaunch("check", EXAMPLES / name, "--json", *sets).stdout)["ok"]
+    done = ftlaunch("run", EXAMPLES / name, *sets, "--json", "--output", tmp_path / "out")
+    assert json.loads(done.stdout)["state"] == "SUCCEEDED"
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["task"]["type"] == task
+    assert result["evaluations"]["tuned"]["n"] == 24
+    assert result["training"]["steps"] == 3
+    for file in ("LICENSE", "README.md"):
+        assert "WordNet" in (EXAMPLES / name / file).read_text()
 
 
 def test_baselines_alone_train_nothing(ftlaunch: Run, tmp_path: Path) -> None:

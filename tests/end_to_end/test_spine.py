@@ -6,14 +6,17 @@ import hashlib
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
 from tests.end_to_end.conftest import Run, run_job, write_job
 from tests.tiny_model import MODEL, tasks
+from training_image.spec import Train
 
 EVALUATIONS = ("classical", "zero_shot", "few_shot", "tuned")
 
@@ -21,7 +24,8 @@ EVALUATIONS = ("classical", "zero_shot", "few_shot", "tuned")
 @pytest.fixture(scope="module")
 def finished(ftlaunch: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tasks.write(tmp_path_factory.mktemp("colours"), "colours", train=180, validation=60, test=150)
-    return run_job(ftlaunch, write_job(folder, evaluate={"slices": ["source"]}))
+    roomy = {"max_length": 256}  # the few-shot examples have to fit
+    return run_job(ftlaunch, write_job(folder, data=roomy, evaluate={"slices": ["source"], "forgetting": True}))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -72,6 +76,69 @@ def test_the_metrics_are_those_of_the_predictions(finished: tuple[Path, dict[str
     assert entry["confusion"] == confusion_matrix(true, said, labels=entry["labels"]).tolist()
     low, high = entry["ci95"]["macro_f1"]
     assert low <= entry["metrics"]["macro_f1"] <= high
+
+
+def test_every_group_has_its_metric_in_every_evaluation(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, result = finished
+    sources = {row["id"]: row["source"] for row in lines(output.parent / "test.jsonl")}
+    assert set(result["slices"]["source"]) == set(sources.values())
+    for value, entry in result["slices"]["source"].items():
+        for name in EVALUATIONS:
+            rows = [row for row in lines(output / "predictions" / f"{name}.jsonl") if sources[row["id"]] == value]
+            true, said = [row["reference"] for row in rows], [row["prediction"] for row in rows]
+            assert entry["n"] == len(rows)
+            f1 = f1_score(true, said, average="macro", zero_division=0.0)
+            assert entry[name]["metrics"]["macro_f1"] == pytest.approx(f1)
+            low, high = entry[name]["ci95"]["macro_f1"]
+            assert 0 <= low <= f1 <= high <= 1
+
+
+def test_the_result_has_what_the_design_names(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, result = finished
+    assert result["schema"] == 1
+    assert set(result) >= {
+        *("schema", "job", "task", "model", "method", "seed", "settings", "platform", "data", "evaluations", "verdict"),
+        *("slices", "guards", "forgetting", "training", "timings"),
+    }
+    assert {"type": "classification", "metric": "macro_f1"}.items() <= result["task"].items()
+    assert {"name": "local", "attention": "sdpa", "batching": "packed"}.items() <= result["platform"].items()
+    assert set(Train.model_fields) <= set(result["settings"])
+    assert result["data"]["train"] == {"rows": 180, "used": 180, "dropped": {}}
+    assert set(result["verdict"]) >= {"outcome", "baseline", "metric", "difference", "ci95", "text"}
+    assert result["forgetting"]["unit"] == "nats/token"
+    assert 0 < result["forgetting"]["before"] != result["forgetting"]["after"] > 0
+    training = result["training"]
+    assert training["steps"] == 46
+    assert training["supervised_tokens"] < training["tokens"]
+    assert {"start", "load", "evaluate", "probe", "train", "validate", "save"} == set(result["timings"])
+    assert training["seconds"] <= result["timings"]["train"]
+    (tried,) = training["probe"]
+    assert (tried["micro_batch_tokens"], tried["checkpointing"]) == (1024, False)
+    assert tried["bytes"] >= 0 < tried["tokens"]
+    assert result["evaluations"]["few_shot"]["k"] == 3
+    for name in ("zero_shot", "few_shot", "tuned"):  # calibrated alike
+        assert result["evaluations"][name]["calibration"]["rows"] == 60
+    environment = json.loads((output / "manifest.json").read_text())["environment"]
+    assert set(environment) >= {"packages", "gpu", "cuda", "image_digest", "seed"}
+    assert {"torch", "transformers", "peft", "bitsandbytes"} <= set(environment["packages"])
+
+
+def test_the_model_card_tells_verdict_data_settings_and_versions(finished: tuple[Path, dict[str, Any]]) -> None:
+    output, result = finished
+    card = (output / "README.md").read_text()
+    head, body = card.removeprefix("---\n").split("---", 1)
+    told = yaml.safe_load(head)
+    assert {"library_name": "peft", "pipeline_tag": "text-classification"}.items() <= told.items()
+    assert "base_model" not in told  # a folder of this machine is no model of the hub
+    assert f"- base model: {MODEL}" in body
+    assert result["verdict"]["text"] in body
+    assert "| train | 180 | 180 | none |" in body
+    for name, entry in result["evaluations"].items():
+        assert f"| {name} | 150 | {entry['metrics']['macro_f1']:.3f} |" in body
+    for name, value in result["settings"].items():
+        assert f"- {name}: {value}" in body
+    assert f"- peft {version('peft')}" in body
+    assert f"{result['forgetting']['before']:.2f}" in body
 
 
 def test_all_evaluations_answer_the_same_rows(finished: tuple[Path, dict[str, Any]]) -> None:

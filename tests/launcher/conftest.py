@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ class Command:
     folder: Path
     """Where it runs; ``runs/`` appears there."""
     environment: dict[str, str] = field(default_factory=dict)
+    runner: list[str] = field(default_factory=list)
+    """A program with its arguments that runs it, such as setpriv."""
 
     @property
     def home(self) -> Path:
@@ -32,7 +35,8 @@ class Command:
     def start(self, *arguments: str | Path, **more: Any) -> subprocess.Popen[str]:
         environment = self.environment | more.pop("environment", {})
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | more
-        return subprocess.Popen([FTLAUNCH, *map(str, arguments)], cwd=self.folder, env=environment, text=True, **pipes)
+        command = [*self.runner, FTLAUNCH, *map(str, arguments)]
+        return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, **pipes)
 
     def __call__(self, *arguments: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments, environment=environment) as process:
@@ -76,3 +80,17 @@ def write_job(folder: Path, **options: Any) -> Path:
 @pytest.fixture
 def job(ftlaunch: Command) -> Path:
     return write_job(ftlaunch.folder / "birds")
+
+
+def starts(ftlaunch: Command) -> int:
+    """How many jobs were started, asked past the store."""
+    return len(list((ftlaunch.home / "local").glob("*/state.json")))
+
+
+def wait_for(what, seconds: float = 20.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not come")

@@ -96,6 +96,8 @@ def test_once_and_detach(ftlaunch, terminal):
 def test_once_and_cancel(ftlaunch, terminal):
     terminal.write(CTRL_C)
     terminal.read_to(b"Detach, cancel it, or watch on?")
+    terminal.write(b"cat x\n")  # no answer, though it begins like one
+    terminal.read_to(b"please answer")
     terminal.write(b"c\n")
     assert terminal.end() == 130
     assert b"CANCELLED" in terminal.seen

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from launcher import yamlfile
 from launcher.job import Job, JobFile, keys, load, schema
+from scripts import job_file_page
 from training_image.errors import InputError
 
 GOOD = """\
@@ -61,6 +63,9 @@ def test_a_good_file_with_its_defaults(folder):
         (GOOD + "epochs: 3\n", "ftlaunch.yaml:7: unknown key epochs; did you mean 'train.epochs'?"),
         (GOOD + "train:\n  rank: high\n", "ftlaunch.yaml:8: train.rank must be a valid integer, not 'high'"),
         (GOOD + "train:\n  rank: 0\n", "ftlaunch.yaml:8: train.rank must be greater than or equal to 1, not 0"),
+        (GOOD + "train:\n  epochs: .inf\n", "ftlaunch.yaml:8: train.epochs must be a finite number up to 9e15"),
+        (GOOD + "budget:\n  max_hours: 1e306\n", ":8: budget.max_hours must be a finite number up to 9e15"),
+        (GOOD + "backends: {local: {threads: 1%s}}\n" % ("0" * 99), "backends.local.threads must be a finite number"),
         (GOOD + "train: 3\n", "ftlaunch.yaml:7: train must be keys and values of Train, not 3"),
         (GOOD + "train:\n  rank: 3\n  rank: 4\n", ":9: train.rank stands here a second time (first on line 8)"),
         (GOOD + "secrets: [1]\n", "ftlaunch.yaml:7: secrets.0 must be a valid string, not 1; put it in quotes"),
@@ -88,6 +93,7 @@ def test_an_error_names_place_and_remedy(text, said):
         ("model: [1, 2\ndata: 3\n", "ftlaunch.yaml:2:"),
         ("- a\n- b\n", "ftlaunch.yaml:1: expected keys and values"),
         ("a: &x\n  b: *x\n", "a value that contains itself"),
+        (f"a: 1\nb: {'9' * 5000}\n", f"ftlaunch.yaml:2: {'9' * 37}... cannot be read as a number"),
     ],
 )
 def test_what_is_no_yaml_is_told_with_line_and_column(text, said):
@@ -137,6 +143,7 @@ values = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # cores may be busy with trainings
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), values, max_size=4))
 def test_what_is_dumped_is_read_back(content):
     text = yamlfile.dump(content)
@@ -204,8 +211,39 @@ def test_no_job_there(argument):
         load(argument)
 
 
+def test_the_page_of_all_keys_is_as_the_code_has_them():
+    assert job_file_page.PAGE.read_text() == job_file_page.page(), "python -m scripts.job_file_page writes it anew"
+
+
 def test_at_most_sixty_keys():
     assert len(list(keys())) <= 60
+
+
+def test_a_pattern_is_that_of_the_whole_value():
+    """Or it is found somewhere in the value, and us-central1/../x is a region."""
+
+    def patterns(part):
+        if isinstance(part, dict):
+            yield from [part["pattern"]] if isinstance(part.get("pattern"), str) else []
+        for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            yield from patterns(inner)
+
+    found = list(patterns(schema()))
+    assert len(found) > 10
+    assert [pattern for pattern in found if not (pattern[0] == "^" and pattern[-1] == "$")] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "option", "value"),
+    [
+        ("sagemaker", "prefix", "/team"),
+        ("sagemaker", "account", "1234567890123"),
+        ("vertex", "region", "us-central1/../x"),
+        ("colab-enterprise", "project", "UPPER!abcdef"),
+    ],
+)
+def test_an_option_is_matched_as_a_whole(place, option, value):
+    assert "must match the pattern" in wrong(f'{GOOD}backends: {{{place}: {{{option}: "{value}"}}}}\n')[0]
 
 
 def test_every_key_is_described():
@@ -217,8 +255,7 @@ def test_every_key_is_described():
 
 
 def test_the_schema_takes_good_files_and_refuses_others():
-    jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft202012Validator(schema())
+    validator = Draft202012Validator(schema())
     good = yamlfile.parse(GOOD + "backends:\n  local:\n    threads: 2\n", "x").value
     assert list(validator.iter_errors(good)) == []
     assert list(validator.iter_errors(good | {"epochs": 3}))

@@ -51,12 +51,12 @@ def test_names_that_lead_out_are_found(tmp_path, name):
 def test_links_that_lead_out_are_refused(tmp_path):
     (tmp_path / "link").symlink_to("/etc/hostname")
     with pytest.raises(BackendError, match="leads out"):
-        results._refuse_unsafe(tmp_path)
+        results.refuse_unsafe(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.bin", "state.pt", "x.pkl"])
 def test_weights_that_run_code_are_refused(tmp_path, name):
     (tmp_path / name).write_text("")
     with pytest.raises(BackendError, match="not safetensors"):
-        results._refuse_unsafe(tmp_path)
+        results.refuse_unsafe(tmp_path)
     assert not (tmp_path / name).exists()

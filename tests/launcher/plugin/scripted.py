@@ -7,6 +7,8 @@ supervisor; `backends.scripted` makes the script, or the place itself, behave as
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +24,7 @@ from backends.interface import (
     Finding,
     Handle,
     LogLine,
+    Offer,
     Plan,
     Reason,
     Status,
@@ -72,11 +75,28 @@ class Scripted(Local):
 
     def preflight(self, plan: Plan) -> list[Finding]:
         trouble = plan.request["trouble"]
+        if "SCRIPTED_PAUSE" in os.environ:
+            print("the place is being looked at", file=sys.stderr, flush=True)
+            time.sleep(20)
         if trouble == "refuse":
             return [Finding(level="error", code="quota", message="no quota for that", hint="ask for some")]
         if trouble == "warn":
             return [Finding(level="warning", code="slow", message="this will be slow", hint="take a GPU")]
         return []
+
+    def stage(self, plan: Plan, files: Mapping[str, Path]) -> None:
+        if "SCRIPTED_UPLOAD" in os.environ:
+            print("a long upload", file=sys.stderr, flush=True)
+            time.sleep(float(os.environ["SCRIPTED_UPLOAD"]))
+        super().stage(plan, files)
+
+    def resume(self, handle: Handle) -> Handle:
+        handle = super().resume(handle)
+        if os.environ.get("SCRIPTED_DIE") == "after-resume":
+            os.kill(os.getpid(), 9)
+        if os.environ.get("SCRIPTED_LOSES") == "resume":
+            raise BackendError("the connection broke", reason=Reason.UNKNOWN)
+        return handle
 
     def submit(self, plan: Plan, secrets: Mapping[str, SecretStr]) -> Handle:
         trouble = plan.request["trouble"]
@@ -106,11 +126,19 @@ class Scripted(Local):
 
     def _drop(self, handle: Handle) -> None:
         """Every third call breaks off, where the job says so."""
-        if "drops" not in (Path(handle.data["folder"]) / "start.json").read_text():
+        if not self._does(handle, "drops"):
             return
         Scripted.calls += 1
         if Scripted.calls % 3 == 0:
             raise BackendError("connection reset by peer")
+
+    def remove(self, handle: Handle) -> None:
+        if self._does(handle, "held"):
+            raise BackendError("it does not let go")
+        super().remove(handle)
+
+    def _does(self, handle: Handle, what: str) -> bool:
+        return f'"--do", "{what}"' in (Path(handle.data["folder"]) / "start.json").read_text()
 
     calls: ClassVar[int] = 0
 
@@ -120,6 +148,20 @@ class Billed(Scripted):
 
     name: ClassVar[str] = "billed"
     capabilities: ClassVar[Capabilities] = Scripted.capabilities.model_copy(update={"billable_seconds": True})
+
+    def plan(self, submission: Submission) -> Plan:
+        return super().plan(submission).model_copy(update={"machine": "rented", "region": "here"})
+
+    def offers(self, region: str | None) -> Iterator[Offer]:
+        usd = os.environ.get("BILLED_USD", "36")
+        yield Offer(
+            backend=self.name, machine="rented", region="here", gpu="A10G", gpu_count=1,
+            usd_per_hour=float(usd) if usd else None, kind="snapshot", as_of="2026-11-01", source="a test",
+        )  # fmt: skip
+
+    def status(self, handle: Handle) -> Status:
+        told = super().status(handle)
+        return told.model_copy(update={"billable_seconds": 90.0 if told.state.ended else 30.0})
 
 
 assert issubclass(Scripted, Backend)
