@@ -2,15 +2,21 @@
 # Installs and starts what the tests with a real container engine need, and ends at once when all of it is there:
 #   - a Docker engine (Debian's docker.io; its client can BuildKit),
 #   - an image registry on loopback (Debian's docker-registry),
+#   - Azurite, the emulator of Azure's blobs (npm; the tests start one each),
+#   - Google's own Colab tool, in an environment of its own of a Python 3.12 or newer (the tests of Colab say what is
+#     missing where there is none), and the Jupyter server of the machines that it is tried against,
 #   - the base image, pulled or, where it cannot be, made by debootstrap under the same name.
 # Needs root and apt on Debian or Ubuntu; anywhere else start Docker yourself.
-# Usage: tests/services.sh [start|base|status]      start (the default) does everything.
+#   - `browser`, apart from the rest: Debian's Chromium, for the tests that open a page.
+# Usage: tests/services.sh [start|base|browser|status]      start (the default) does everything.
 set -euo pipefail
 
 BASE_IMAGE="${FTLAUNCH_BASE_IMAGE:-python:3.11-slim-bookworm}"
 REGISTRY="${FTLAUNCH_TEST_REGISTRY:-127.0.0.1:5000}"
 STATE="${FTLAUNCH_SERVICES_DIR:-/var/lib/ftlaunch-services}"
 SUITE=bookworm
+AZURITE=3.37.0
+COLAB_CLI=0.7.5
 
 say() { printf 'services: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -74,6 +80,37 @@ CONFIG
     wait_for "the registry" 20 registry_answers "$STATE/registry.log"
 }
 
+install_azurite() { # into a folder of its own, nothing global
+    local folder="$STATE/azurite"
+    [ "$(cat "$folder/version" 2>/dev/null)" = "$AZURITE" ] && return 0
+    command -v node >/dev/null && command -v npm >/dev/null || install_packages nodejs npm
+    say "installing azurite $AZURITE"
+    mkdir -p "$folder"
+    npm install --prefix "$folder" --no-fund --no-audit --silent "azurite@$AZURITE" >"$STATE/npm.log" 2>&1 ||
+        { tail -n 20 "$STATE/npm.log" >&2; fail "npm install azurite failed"; }
+    echo "$AZURITE" >"$folder/version"
+}
+
+newer_python() { # the first Python that the Colab tool runs in
+    local python
+    for python in python3 python3.{12,13,14} "$HOME"/.pyenv/versions/3.1[2-9]*/bin/python; do
+        if "$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then command -v "$python"; return; fi
+    done
+    return 1
+}
+
+install_colab() { # the tool in an environment of its own; wheels for the Python 3.11 of the machines (3.12 needs no overrides)
+    local python folder="$STATE/colab-cli" wheels="$STATE/colab-machine"
+    [ "$(cat "$folder/version" 2>/dev/null)" = "$COLAB_CLI" ] && return 0
+    python="$(newer_python)" || { say "no Python 3.12 or newer: the tests of Colab are left out"; return 0; }
+    say "installing google-colab-cli $COLAB_CLI"
+    rm -rf "$folder" "$wheels"
+    "$python" -m venv "$folder" && "$folder/bin/pip" install --quiet "google-colab-cli==$COLAB_CLI" >"$STATE/colab.log" 2>&1 &&
+        "$folder/bin/pip" download --quiet --dest "$wheels" --python-version 3.11 --only-binary :all: pip jupyter_server ipykernel overrides \
+            >>"$STATE/colab.log" 2>&1 || { tail -n 20 "$STATE/colab.log" >&2; fail "google-colab-cli was not installed"; }
+    echo "$COLAB_CLI" >"$folder/version"
+}
+
 make_base() { # a minimal Debian whose Python is the distribution's 3.11, with this machine's certificate authorities
     install_packages debootstrap
     local root="$STATE/base"
@@ -104,6 +141,8 @@ start)
     install_packages curl
     start_engine
     start_registry
+    install_azurite
+    install_colab
     ensure_base
     say "engine $(docker version --format '{{.Server.Version}}'), registry $REGISTRY, base $BASE_IMAGE: ready"
     ;;
@@ -112,9 +151,13 @@ base)
     engine_answers || fail "no Docker engine answers; start it, or as root: tests/services.sh"
     ensure_base
     ;;
+browser)
+    mkdir -p "$STATE" 2>/dev/null || STATE="$(mktemp -d)"
+    command -v chromium >/dev/null || install_packages chromium
+    ;;
 status)
     engine_answers && say "engine answers" || fail "no engine"
     registry_answers && say "registry answers" || fail "no registry on $REGISTRY"
     ;;
-*) fail "usage: tests/services.sh [start|base|status]" ;;
+*) fail "usage: tests/services.sh [start|base|browser|status]" ;;
 esac
