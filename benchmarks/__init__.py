@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios against a named alternative that runs beside it; none is a test."""
