@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from launcher.cost.tuning import Price
 from launcher.models_table import known_models
+from launcher.price_to_tune import Price
 
 GOOD = 0.92
 """What counts as good enough where the job file sets `evaluate.enough` to null; the default of that key."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from backends.home import data_home
 from backends.interface import Handle, Plan, Reason, State, Status
+from launcher.actual_cost import actual_usd
 from training_image.errors import InputError
 
 _MIGRATIONS = (
@@ -264,8 +265,6 @@ class Store:
 
 def _dollars(record: Record, status: Status) -> float | None:
     """What the job has cost so far, at the price kept with it."""
-    from launcher.cost.estimate import actual_usd
-
     seconds = status.billable_seconds if status.billable_seconds is not None else record.billable_seconds
     return actual_usd(record.estimate, seconds, status.state.ended, record.seconds)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training_image.batches import MicroBatch, micro_batches
 from training_image.data.examples import IGNORED, Sample
-from training_image.evaluate.score import evaluating
+from training_image.model import evaluating
 
 _EVALUATED_TOKENS = 4096
 """Tokens of a batch that is only scored."""

@@ -26,7 +26,7 @@ from training_image.batches import (
     token_losses,
 )
 from training_image.data.examples import IGNORED, Sample
-from training_image.evaluate.score import evaluating
+from training_image.model import evaluating
 
 SAID: dict[Layout, str] = {
     "ragged": "rows are packed end to end behind the beginning that they share, for a kernel that takes any length",

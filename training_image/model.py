@@ -8,7 +8,8 @@ lifted to fp32 but the adapter's own weights: `prepare_model_for_kbit_training` 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -313,3 +314,18 @@ def _head(encoder: Any) -> list[str]:
 
 def _fits_dequantised(model: Any) -> bool:
     return free_bytes(torch.device("cpu")) > 3 * 4 * parameters(model)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Without gradients and dropout; the model goes back to the mode that it was in.
+
+    Under autocast where the base is in 16 bits, as in training: modules trained whole are in fp32 beside it.
+    """
+    training, dtype = model.training, model.dtype
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+            yield
+    finally:
+        model.train(training)

@@ -27,7 +27,7 @@ from training_image.evaluate import Evaluation, Evaluator, Outcome
 from training_image.evaluate.bootstrap import interval
 from training_image.evaluate.metrics import evaluate, metrics_of
 from training_image.evaluate.outcomes import group_numbers
-from training_image.evaluate.score import evaluating, plain_log_likelihoods
+from training_image.evaluate.score import plain_log_likelihoods
 from training_image.outputs import Outputs, environment
 from training_image.platform import Platform
 from training_image.progress import emit
@@ -210,7 +210,7 @@ def _features(model: Any, tokenizer: Any, spec: Spec, rows: Sequence[Example]) -
     """The mean of each row's last hidden states, ``[rows, width]``."""
     longest = min(spec.data.max_length, WINDOW)
     found = []
-    with evaluating(model):
+    with models.evaluating(model):
         for place in range(0, len(rows), 16):
             texts = [row.text for row in rows[place : place + 16]]
             batch = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")

@@ -23,11 +23,11 @@ def jobs(context: click.Context, parameter: click.Parameter, incomplete: str) ->
     from click.shell_completion import CompletionItem
 
     from backends.home import data_home
-    from launcher.cli import common
+    from launcher.store import Store
     from training_image.errors import InputError
 
     if (data_home() / "jobs.db").is_file():  # else opening it would make one
-        with contextlib.suppress(InputError), common.opened_store() as store:
+        with contextlib.suppress(InputError), contextlib.closing(Store()) as store:
             begun = [record for record in store.jobs() if record.job.startswith(incomplete)]
             if begun:
                 return [CompletionItem(record.job, help=record.state) for record in begun]

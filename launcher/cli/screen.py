@@ -19,7 +19,7 @@ from launcher.store import Record, Store
 from training_image.errors import InputError
 
 if TYPE_CHECKING:
-    from launcher.cost.tuning import Tuning
+    from launcher.price_to_tune import Tuning
     from launcher.screening import Screened
 
 
@@ -59,7 +59,7 @@ def command(
     """
     from launcher import screening
     from launcher.cost.compare import every_offer
-    from launcher.cost.tuning import price_to_tune
+    from launcher.price_to_tune import price_to_tune
 
     file = load(job, sets, common.chosen_backend(ctx, backend))
     asked = _prepared(file, _named(models, domain, file))

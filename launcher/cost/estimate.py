@@ -185,19 +185,6 @@ def memory_warning(found: Estimate | None) -> str:
     return f"the job {doubt} into {place}: {fit['needed_gib']:.1f} of {fit['usable_gib']:.1f} GiB (ftlaunch cost)"
 
 
-def actual_usd(found: Estimate | None, billed: float | None, ended: bool, elapsed: float | None) -> float | None:
-    """What a job has cost: the service's billed seconds (of all machines) at the price kept at submit. Where the place
-    keeps no account, the seconds from submit to end by our clock, once it has ended. None: not known."""
-    if found is None or found.get("rate") is None:
-        return None
-    rate = float(found["rate"])
-    if billed is not None:
-        return billed * rate
-    if not ended or elapsed is None:
-        return None
-    return elapsed * rate * int(found.get("machines", 1))
-
-
 def expected_usd(found: Estimate | None) -> float | None:
     """The expected dollars; 0 without a bill, None where unknown."""
     return None if found is None or not found["usd"] else float(found["usd"]["expected"])

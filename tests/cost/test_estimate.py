@@ -12,8 +12,9 @@ import yaml
 
 from backends.interface import Plan, State, Status
 from launcher import lifecycle
+from launcher.actual_cost import actual_usd
 from launcher.cli import screen
-from launcher.cost import estimate, history
+from launcher.cost import history
 from launcher.job import load
 from launcher.store import Record, Store
 from tests.launcher.conftest import PLUGIN, Command, ftlaunch, wait_for  # noqa: F401
@@ -157,7 +158,7 @@ def test_a_resume_keeps_the_budget_for_both_runs(ftlaunch, job):
     ],
 )
 def test_actual_cost(found, billed, ended, elapsed, usd):
-    assert estimate.actual_usd(found, billed, ended, elapsed) == usd
+    assert actual_usd(found, billed, ended, elapsed) == usd
 
 
 def test_a_finished_job_sharpens_the_next_estimate(home, tmp_path):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from training_image.evaluate.score import Ids, common_prefix, copy_cache, evaluating, prefix_cache
+from training_image.evaluate.score import Ids, common_prefix, copy_cache, prefix_cache
+from training_image.model import evaluating
 from training_image.sharding import is_sharded
 
 _MOST_ROWS = {"cpu": 32}

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -23,27 +22,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from training_image.model import evaluating
 from training_image.progress import say
 
 Ids = list[int]
 
 _LOGIT_CELLS = 2**26
 """Most logits of one forward pass (256 MB in fp32)."""
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Without gradients and dropout; the model goes back to the mode that it was in.
-
-    Under autocast where the base is in 16 bits, as in training: modules trained whole are in fp32 beside it.
-    """
-    training, dtype = model.training, model.dtype
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-            yield
-    finally:
-        model.train(training)
 
 
 def log_likelihoods(
