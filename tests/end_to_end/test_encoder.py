@@ -51,7 +51,7 @@ def test_an_encoder_is_judged_against_the_classical_baseline(tuned: Tuned) -> No
     assert result["verdict"]["baseline"] == "classical"
     assert "no zero-shot or few-shot" in result["verdict"]["text"]
     assert result["forgetting"] is None
-    assert result["evaluations"]["tuned"]["metrics"]["macro_f1"] > 0.8  # a third by chance
+    assert result["evaluations"]["tuned"]["metrics"]["macro_f1"] > 0.7  # a third by chance
     assert result["training"]["supervised_tokens"] == 30 * 180
     assert (result["method"], result["platform"]["batching"]) == ("lora", "padded")
 

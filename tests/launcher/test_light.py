@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import subprocess
@@ -35,10 +36,21 @@ def best(call, tries: int = 5) -> float:
 
 
 def cpu_seconds(*arguments: str, environment: dict[str, str]) -> float:
+    return cpu_seconds_of([FTLAUNCH, *arguments], environment)
+
+
+def cpu_seconds_of(command: list[str], environment: dict[str, str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([FTLAUNCH, *arguments], env=environment, capture_output=True, check=True)
+    subprocess.run(command, env=environment, capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@functools.cache
+def slowness() -> float:
+    """How much slower this machine is than the one that the limits are meant for, where bare click takes 0.04 s."""
+    bare = [sys.executable, "-c", "import click\nclick.Command('bare')(['--help'])"]
+    return max(1.0, best(lambda: cpu_seconds_of(bare, dict(os.environ))) / 0.04)
 
 
 def test_help_imports_nothing_heavy(ftlaunch):
@@ -48,7 +60,7 @@ def test_help_imports_nothing_heavy(ftlaunch):
 
 
 def test_help_takes_little_time(ftlaunch):
-    assert best(lambda: cpu_seconds("--help", environment=ftlaunch.environment)) <= 0.08
+    assert best(lambda: cpu_seconds("--help", environment=ftlaunch.environment)) <= 0.08 * slowness()
 
 
 def test_help_takes_little_memory(ftlaunch):
@@ -75,7 +87,7 @@ def test_a_dry_run_is_quick_and_imports_no_framework(ftlaunch, monkeypatch):
     assert not found & {"torch", "transformers", "numpy", "boto3", "proto", "requests", "azure", "docker", "rich"}
 
     monkeypatch.chdir(ftlaunch.folder)
-    assert best(lambda: cpu_seconds(*arguments, environment=ftlaunch.environment)) <= 0.35
+    assert best(lambda: cpu_seconds(*arguments, environment=ftlaunch.environment)) <= 0.35 * slowness()
 
     def seconds() -> float:
         begin = time.perf_counter()
@@ -83,7 +95,7 @@ def test_a_dry_run_is_quick_and_imports_no_framework(ftlaunch, monkeypatch):
         return time.perf_counter() - begin
 
     if os.getloadavg()[0] < 0.7 * (os.cpu_count() or 1):  # others' work on this machine would be measured as well
-        assert best(seconds) <= 0.35
+        assert best(seconds) <= 0.35 * slowness()
 
 
 def test_a_dry_run_opens_no_connection_and_starts_no_process(ftlaunch):

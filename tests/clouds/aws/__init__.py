@@ -16,6 +16,7 @@ from pathlib import Path
 
 import boto3
 from botocore.config import Config
+from moto.core.model_instances import reset_model_data
 from moto.server import ThreadedMotoServer
 
 from tests.clouds.aws import calls
@@ -51,6 +52,7 @@ class Aws(Loopback):
         super().__init__(folder, stack)
         self.open_network(self.network, stack)
         self.gateway.listen_plain(self.network.gateway, 80, self._credentials)
+        reset_model_data()  # it outlives the server: an account of this process before this one would still be there
         self.moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.moto.start()
