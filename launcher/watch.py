@@ -14,6 +14,8 @@ from training_image import progress
 
 FIRST, GROWTH, LONGEST = 0.2, 1.3, 5.0
 """Seconds to the next look; after one that showed nothing new, times the growth, up to the longest."""
+REST = 3.0
+"""After a look that took long, as by a tool that is started for it: so many times its own time to the next."""
 LATE = 8.0
 """Seconds after the end for which a rented place's last lines are waited for: its log service is behind its jobs."""
 MOST_FAILURES = 12
@@ -75,6 +77,7 @@ class Watch:
         handle = self.record.handle
         if handle is None:
             raise BackendError(f"{self.record.job} was never started", hint="run it again")
+        began = time.monotonic()
         try:
             status = self.backend.status(handle)
             moved = self._read(handle, status, secret_values.known(self.record.secrets))
@@ -82,11 +85,12 @@ class Watch:
         except BackendError as error:
             self.failures = self._failed(error, self.failures + 1)
             return min(LONGEST, FIRST * 2.0**self.failures)
+        rest = min(LONGEST, REST * (time.monotonic() - began))
         moved = moved or status.state is not self.record.state
         self.record = self.store.observe(self.record.job, status)
         self.view.status(status)
         self.delay = FIRST if moved else min(LONGEST, self.delay * GROWTH)
-        return None if status.state.ended and self._has_all_lines() else self.delay
+        return None if status.state.ended and self._has_all_lines() else max(self.delay, rest)
 
     def _has_all_lines(self) -> bool:
         """Whether no line of the ended job is still to come."""

@@ -16,6 +16,7 @@ class ColabHarness(Harness):
 
     backend: ClassVar[type[Backend]] = Colab
     remote: ClassVar[bool] = True
+    poll_seconds: ClassVar[float] = 1.5  # each look starts Google's tool, which takes the training's processor
     long_steps: ClassVar[int] = 500
     limit_seconds: ClassVar[int] = 15
     grace_seconds: ClassVar[float] = 120.0
