@@ -7,7 +7,7 @@ import pytest
 
 from tests.colab.walking import SECRET, Walk
 
-STEPS = 2000
+STEPS = 1000
 
 
 @pytest.fixture(scope="module")
