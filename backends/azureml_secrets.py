@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import SecretStr
@@ -22,21 +22,20 @@ def put(account: Account, job_name: str, properties: Json, secrets: Mapping[str,
 
 def delete(account: Account, properties: Json) -> None:
     """Delete them; a vault keeps what was deleted for some time, under its own rules."""
-    for _, client, key in _named(account, properties):
-        try:
-            with translated():
-                client.begin_delete_secret(key)
-        except AzureError as error:
-            if error.status != 404:
-                raise
+    _call_each(account, properties, lambda client, key: client.begin_delete_secret(key))
 
 
 def look(account: Account, properties: Json) -> None:
     """Raises BackendError where the vault cannot be reached, or tells nothing of a secret that is not there yet."""
+    _call_each(account, properties, lambda client, key: client.get_secret(key))
+
+
+def _call_each(account: Account, properties: Json, call: Callable[[Any, str], object]) -> None:
+    """Call for each secret, by the client of its vault and its name there; one that is not there is passed over."""
     for _, client, key in _named(account, properties):
         try:
             with translated():
-                client.get_secret(key)
+                call(client, key)
         except AzureError as error:
             if error.status != 404:
                 raise

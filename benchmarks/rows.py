@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.trainers import Work
 from launcher.cost.shapes import Shape
@@ -28,7 +28,6 @@ COLUMNS = {"prompt": "instruction", "input": "input", "completion": "output"}
 """Alpaca's columns, which rows of instructions have."""
 SHORT = (32, 160)
 """Tokens of short rows, drawn evenly."""
-_CONFIGS: dict[str, Any] = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 
 
 def bundled(model: str, rows: str, epochs: float, most: int | None, seed: int) -> Work:
@@ -68,21 +67,27 @@ def drawn(model: Path, length: int | None, checkpointing: Literal["on", "off"], 
 def random_model(shape: Shape, folder: Path) -> Path:
     """A checkpoint of random bf16 weights in a published shape; no hub is needed. Made once."""
     if not (folder / "config.json").exists():
-        config = _CONFIGS[shape.type](
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.hidden,
-            intermediate_size=shape.intermediate,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            head_dim=shape.head_dim,
-            tie_word_embeddings=shape.tied,
-            max_position_embeddings=4096,
-        )
+        config = config_of(shape, max_position_embeddings=4096)
         _tokenizer().save_pretrained(folder)
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     return folder
+
+
+def config_of(shape: Shape, **more: Any) -> Any:
+    """The config, as transformers has it, of a model of the shape."""
+    return AutoConfig.for_model(
+        shape.type,
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied,
+        **more,
+    )
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -49,6 +49,12 @@ class Planned:
         return next((record for record in self.earlier if record.ended is None), None)
 
     @property
+    def done(self) -> Record | None:
+        """The last attempt that succeeded; None while one is live."""
+        succeeded = (record for record in reversed(self.earlier) if record.state is State.SUCCEEDED)
+        return next(succeeded, None) if self.live is None else None
+
+    @property
     def bills(self) -> bool:
         """Whether the job costs money: its place sends bills, and its machine is not one that is free there."""
         offer = estimates.offer_of(self.plan, self.backend)

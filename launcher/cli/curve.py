@@ -106,9 +106,8 @@ def _finished(file: JobFile, store: Store, yes: bool) -> Record | None:
     from launcher.cli.follow import follow
 
     planned = lifecycle.make_plan(file, store)
-    done = next((each for each in reversed(planned.earlier) if each.state is State.SUCCEEDED), None)
-    if done is not None and planned.live is None:
-        return done
+    if planned.done is not None:
+        return planned.done
     lifecycle.check_data(planned, common.say)
     ask(planned, yes)
     return follow(lifecycle.launch(planned, store, None, common.say), store)

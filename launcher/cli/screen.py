@@ -123,9 +123,9 @@ def _finished(file: JobFile, store: Store, output: Path | None, yes: bool) -> Re
     from launcher.cli.follow import follow
 
     planned = lifecycle.make_plan(file, store)
-    done = next((each for each in reversed(planned.earlier) if each.state is State.SUCCEEDED), None)
+    done = planned.done
     failed = [] if done is None else _failed(done)
-    if done is not None and planned.live is None and len(failed) < len(file.candidates):
+    if done is not None and len(failed) < len(file.candidates):
         common.say(f"measured before: {done.job}")
         if failed:
             common.say(f"what could not be measured then is tried anew where it is named alone: --models {failed[0]}")

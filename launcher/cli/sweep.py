@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backends import registry
-from backends.interface import Backend, State
+from backends.interface import Backend
 from launcher import lifecycle, submission
 from launcher.cli import common
 from launcher.cli.run import attached, shown
@@ -166,9 +166,8 @@ def _metric(file: JobFile) -> tuple[str, bool]:
 def _train_best(file: JobFile, store: Store, output: Path | None, document: dict[str, Any] | None) -> int:
     """Run the job with the best settings, or find it; only here are test rows read."""
     planned = lifecycle.make_plan(file, store)
-    done = next((each for each in reversed(planned.earlier) if each.state is State.SUCCEEDED), None)
-    if done is not None and planned.live is None:
-        return shown(done, store, output, document is not None, document)
+    if planned.done is not None:
+        return shown(planned.done, store, output, document is not None, document)
     record = lifecycle.launch(planned, store, output, common.say)
     return attached(record, store, output, document is not None, document)
 

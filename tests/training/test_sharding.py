@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig
 
+from benchmarks.rows import config_of
 from launcher.cost import memory, shapes
 from tests.training.conftest import Entry
 from tests.training.invariance import CLASSES, DRIFT, LARGEST, REFERENCE, Case, differences
@@ -112,18 +112,7 @@ def test_an_overflow_in_one_process_is_skipped_by_both(told: list[dict[str, Any]
 @pytest.mark.parametrize("method", ["qlora", "lora"])
 def test_what_a_card_would_need_is_the_estimate_s_peak_or_a_little_more(name: str, method: str) -> None:
     shape = shapes.find(name)
-    config = AutoConfig.for_model(
-        shape.type,
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        tie_word_embeddings=shape.tied,
-    )
-    setting = models.Setting(torch.device("cuda"), torch.bfloat16, method, "sdpa", "", None, config)
+    setting = models.Setting(torch.device("cuda"), torch.bfloat16, method, "sdpa", "", None, config_of(shape))
     for longest in (512, 2048):
         weight = memory.NF4 if method == "qlora" else 2.0
         setup = memory.Setup(tokens=longest, supervised=longest, weight_bytes=weight, checkpointing=True)
