@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from training_image import secrets
+from training_image import loading, secrets
 from training_image.errors import BAD_INPUT, DONE, InputError, OutOfMemory, RunError, Stopped, is_out_of_memory
 from training_image.platform import Platform, StopSignal, detect
 
@@ -56,12 +56,14 @@ def _command(command: str, platform: Platform, stop: StopSignal, arguments: list
     if not platform.main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all, to the end
     secrets.load(os.environ)
-    from training_image.launch import launch
+    with loading.quickly():  # torch alone, until it is known who trains
+        from training_image.launch import launch
 
     code = launch(command, arguments)
     if code is not None:
         return code
-    from training_image.run import read_spec, run
+    with loading.quickly():
+        from training_image.run import read_spec, run
 
     if command == "check":
         from training_image.data.check import check

@@ -306,7 +306,7 @@ class ReferenceHarness(Harness):
     poll_seconds: ClassVar[float] = 0.04
     limit_seconds: ClassVar[int] = 1
     grace_seconds: ClassVar[float] = 2.0
-    long_steps: ClassVar[int] = 110
+    long_steps: ClassVar[int] = 700
     cut_step: ClassVar[int] = 13
 
     def small_job(self) -> SmallJob:
