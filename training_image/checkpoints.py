@@ -25,6 +25,7 @@ from torch import Tensor
 from training_image.errors import InputError
 from training_image.evaluate import Evaluation, Outcome
 from training_image.progress import say
+from training_image.time_used import TimeUsed
 
 _KEPT = 2
 
@@ -69,9 +70,13 @@ class State:
 class Checkpoints:
     """The checkpoint folder of one job."""
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        """``fingerprint`` tells jobs apart. Raises InputError where the folder belongs to another job."""
+    def __init__(self, folder: Path, fingerprint: str, time_used: TimeUsed | None = None) -> None:
+        """``fingerprint`` tells jobs apart. Raises InputError where the folder belongs to another job.
+
+        The time used is noted with whatever is kept.
+        """
         self.folder = folder
+        self._note = time_used.note if time_used else lambda: None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             mark = folder / "job"
@@ -113,6 +118,7 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.folder / f"step-{progress.step}.pt")
+        self._note()
         for old in self._steps()[:-_KEPT]:
             old.unlink()
 
@@ -147,6 +153,7 @@ class Checkpoints:
             for outcome in evaluation.outcomes
         ]
         _write(self.folder / f"{evaluation.name}.json", json.dumps(told, default=str).encode())
+        self._note()
 
     def number(self, name: str) -> float | None:
         """A number that an earlier start kept."""

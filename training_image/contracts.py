@@ -23,6 +23,8 @@ class Contract:
     """Environment variables of which one tells that this is the service."""
     marker_file: str | None = None
     """A file that tells it where no variable does."""
+    run_variable: str | None = None
+    """Environment variable with the service's name of this run, the same in all lives of its container."""
     data: str | None = None
     output: str | None = None
     scratch: str | None = None
@@ -86,6 +88,7 @@ SAGEMAKER = Contract(
     service="sagemaker",
     marks=("TRAINING_JOB_NAME", "SM_TRAINING_ENV"),
     marker_file="/opt/ml/input/config/resourceconfig.json",
+    run_variable="TRAINING_JOB_NAME",
     data="/opt/ml/input/data/training",
     output="/opt/ml/model",
     checkpoints="/opt/ml/checkpoints",
@@ -132,6 +135,7 @@ SAGEMAKER = Contract(
 VERTEX = Contract(
     service="vertex",
     marks=("CLOUD_ML_JOB_ID", "AIP_MODEL_DIR", "CLUSTER_SPEC"),
+    run_variable="CLOUD_ML_JOB_ID",
     data="/gcs/bucket/job/data",
     output="/gcs/bucket/job/model",
     scratch="/tmp/ftlaunch/output",  # noqa: S108  # the container is this job's alone
@@ -162,6 +166,7 @@ VERTEX = Contract(
 AZUREML = Contract(
     service="azureml",
     marks=("AZUREML_RUN_ID",),
+    run_variable="AZUREML_RUN_ID",
     inputs="/mnt/azureml/cr/j/9f3c1e/cap/data-capability/wd/INPUT_{name}",
     outputs="/mnt/azureml/cr/j/9f3c1e/cap/data-capability/wd/{name}",
     inputs_read_only=True,

@@ -17,6 +17,7 @@ from types import FrameType
 
 from training_image.contracts import CHECKPOINTS, CONTRACTS, DATA, OUTPUT, SAGEMAKER, Contract
 from training_image.errors import InputError, Stopped
+from training_image.time_used import TimeUsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Platform:
     mirror: Path | None = None
     """Where a copy of the output goes: for a service that keeps nothing of a stopped or failed job's output, or whose
     output lies in a bucket."""
+    time_used: TimeUsed | None = None
+    """Where a service counts the seconds of all lives of this run."""
 
     @property
     def main(self) -> bool:
@@ -68,30 +71,33 @@ def detect(flags: Mapping[str, str | None], environment: Mapping[str, str] | Non
         # a service without a folder of its own names its bucket in the job's command
         output, mirror = Path(contract.scratch), output
     spec = _given("spec", flags, env)
+    run = env.get(contract.run_variable or "") if contract else None
+    time_used = TimeUsed(places["checkpoints"], run) if run else None
     return Platform(
         name=contract.service if contract else _here(env),
         spec=Path(spec) if spec else places["data"] / "spec.json",
         data=places["data"],
         output=output,
         checkpoints=places["checkpoints"],
-        deadline=_deadline(flags, env),
+        deadline=_deadline(flags, env, time_used.before if time_used else 0.0),
         rank=int(env.get("RANK", "0")),
         world_size=int(env.get("WORLD_SIZE", "1")),
         local_rank=int(env.get("LOCAL_RANK", "0")),
         failure_limit=contract.failure_limit if contract else 0,
         mirror=mirror,
         failure_file=Path(contract.failure_file) if contract and contract.failure_file else None,
+        time_used=time_used,
     )
 
 
-def _deadline(flags: Mapping[str, str | None], env: Mapping[str, str]) -> float | None:
+def _deadline(flags: Mapping[str, str | None], env: Mapping[str, str], used: float) -> float | None:
     """Unix seconds at which the job must have ended: as told, or so many seconds from now (``FTLAUNCH_MAX_SECONDS``),
-    for a service that counts a job's time from its start."""
+    for a service that counts a job's time from its start, less those used by the run's earlier lives."""
     told, limit = _given("deadline", flags, env), env.get("FTLAUNCH_MAX_SECONDS")
     try:
         if told is not None:
             return float(told)
-        return None if limit is None else time.time() + float(limit)
+        return None if limit is None else time.time() + float(limit) - used
     except ValueError:
         what = (
             f"--deadline {told}: not a number of Unix seconds" if told else f"FTLAUNCH_MAX_SECONDS={limit}: no number"

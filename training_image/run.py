@@ -204,7 +204,7 @@ def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
     fingerprint = fingerprint_of(platform)
     known = Checkpoints.belongs(platform.checkpoints, fingerprint)
     outputs = Outputs(platform.output, known=known, main=platform.main)
-    checkpoints = Checkpoints(platform.checkpoints, fingerprint)
+    checkpoints = Checkpoints(platform.checkpoints, fingerprint, platform.time_used)
     splits = load_splits(spec, platform.data)
     setting = models.choose(spec, platform.data, platform.local_rank, splits.labels)
     renderer = renderer_of(models.load_tokenizer(setting), spec, splits.labels, setting.config)

@@ -69,6 +69,23 @@ def test_a_limit_in_seconds_counts_from_the_start() -> None:
         detect(FLAGS, {"FTLAUNCH_MAX_SECONDS": "an hour"})
 
 
+def test_a_limit_runs_over_all_lives_of_a_run(tmp_path: Path) -> None:
+    flags = {**FLAGS, "checkpoints": str(tmp_path)}
+    first = {**CONTRACTS["vertex"].environment, "FTLAUNCH_MAX_SECONDS": "600"}
+    (tmp_path / "time-used.json").write_text(json.dumps({"run": first["CLOUD_ML_JOB_ID"], "seconds": 500}))
+    life = detect(flags, first)
+    assert life.deadline is not None
+    assert life.time_used is not None
+    assert 90 < life.deadline - time.time() <= 100
+    life.time_used.note()
+    assert json.loads((tmp_path / "time-used.json").read_text())["seconds"] >= 500
+    resumed = detect(flags, {**first, "CLOUD_ML_JOB_ID": "another"}).deadline
+    assert resumed is not None
+    assert resumed - time.time() > 590
+    (tmp_path / "time-used.json").write_text('{"run": ')
+    assert detect(flags, first).deadline is not None
+
+
 def test_hosts_of_sagemaker(tmp_path: Path) -> None:
     path = tmp_path / "resourceconfig.json"
     path.write_text(json.dumps({"current_host": "algo-2", "hosts": ["algo-2", "algo-1"]}))
