@@ -1,7 +1,7 @@
 """The long walk from a data set to a decision on the bundled example: screen, sweep with a kill, report, screenshots.
 
 Usage: python -m proof.decision; exits with 1 where a promise does not hold; writes docs/proof/decision.md and
-docs/report.png, docs/report-phone.png, docs/compare.png (with Chromium, where it is installed).
+docs/report.png, docs/report-phone.png, docs/compare.png with Chromium.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def main() -> int:
         page, beside = Path(folder) / "report.html", Path(folder) / "compare.html"
         run(folder, "report", names[0], "--output", str(page), "--json")
         lines += compared(run(folder, "compare", *names, "--output", str(beside), "--json"))
-        pictures(page, beside)
+        broken += [] if pictures(page, beside) else ["no Chromium: no screenshots"]
+        broken += at_once(run(folder, "jobs", "--json"))
     (ROOT / "docs" / "proof" / "decision.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     for line in broken:
@@ -120,6 +121,13 @@ def judge(
     return lines, broken
 
 
+def at_once(jobs: list[dict[str, Any]]) -> list[str]:
+    """What does not hold of the trials' times: two at a time at most, and two at some time."""
+    trials = [(job["submitted"], job["ended"]) for job in jobs if "-trial-" in job["job"]]
+    most = max(sum(began <= moment < ended for began, ended in trials) for moment, _ in trials)
+    return [] if most == 2 else [f"{most} trials at once"]
+
+
 def screened_line(model: dict[str, Any]) -> str:
     """A model's line of the table."""
     here, cheapest = model["price"]["here"], model["price"]["cheapest"]
@@ -142,12 +150,12 @@ def compared(made: dict[str, Any]) -> list[str]:
     ]
 
 
-def pictures(page: Path, beside: Path) -> None:
-    """Screenshots of the report, in a wide window and in a phone's in the dark, and of the comparison."""
+def pictures(page: Path, beside: Path) -> bool:
+    """Screenshots of the report, in a wide window and in a phone's in the dark, and of the comparison; False without
+    a browser."""
     browser = shutil.which("chromium")
     if browser is None:
-        print("no Chromium: no screenshots", file=sys.stderr)
-        return
+        return False
     flags = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     wide = ["--window-size=1000,1700", f"--screenshot={ROOT / 'docs' / 'report.png'}"]
     phone = ["--window-size=390,1700", "--blink-settings=preferredColorScheme=0"]
@@ -158,6 +166,7 @@ def pictures(page: Path, beside: Path) -> None:
         (compare, beside),
     ):
         subprocess.run([*flags, *more, shown.as_uri()], check=True, capture_output=True)
+    return True
 
 
 if __name__ == "__main__":
