@@ -66,6 +66,7 @@ docs: install
 proof: install services
 	$(BIN)/python -m proof.real_model
 	$(BIN)/python -m proof.invariance
+	$(BIN)/python -m proof.docker
 	$(BIN)/python -m proof.sagemaker
 	$(BIN)/python -m proof.azureml
 	$(BIN)/python -m proof.decision
