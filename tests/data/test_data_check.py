@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -121,6 +122,14 @@ def test_shortcuts_are_found(tmp_path, tok, code):
         if code != "shortcut_length"
         else True
     )
+
+
+@pytest.mark.parametrize("odd", [math.inf, math.nan, 10**400, 2**256 - 1])
+def test_numbers_that_scikit_learn_cannot_take_are_looked_at_as_texts(tmp_path, tok, odd):
+    def plant(rows):
+        return [{**row, "digest": odd if row["label"] == "food" else 1} for row in rows]
+
+    assert "'digest'" in found(run(splits(tmp_path, change=plant), tok), "shortcut_column").message
 
 
 def test_an_id_that_gives_the_label_away_is_a_shortcut(tmp_path, tok):

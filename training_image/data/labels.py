@@ -33,6 +33,8 @@ TOKEN_PHI = 0.8
 0.7."""
 SKILL = 0.6
 """Balanced accuracy, scaled so that guessing is 0 and perfect is 1, from which length or a column is a shortcut."""
+_LARGEST = 3.4e38
+"""What scikit-learn's trees can take: they count in fp32."""
 TOKEN_ROWS = 8
 """A token in fewer rows proves nothing."""
 
@@ -168,8 +170,9 @@ def _tokens(rows: Sequence[Example]) -> list[Shortcut]:
 
 def _skill_of_column(values: Sequence[Any], labels: Sequence[str]) -> float:
     """How well a column alone predicts the label, out of fold. Texts of their own (nearly every row another one) are
-    taken without their digits: ``spam-17`` gives itself away, ``row-17`` does not."""
-    if all(isinstance(value, int | float) for value in values):
+    taken without their digits: ``spam-17`` gives itself away, ``row-17`` does not. A column with a number that is none,
+    infinite or beyond fp32 (a digest, say) is taken for texts."""
+    if all(isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST for value in values):
         return _skill_of_numbers([[float(value)] for value in values], labels)
     texts = [str(value) for value in values]
     if len(set(texts)) > len(texts) / 2:
