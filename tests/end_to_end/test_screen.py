@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from launcher.models_table import known_models
 from tests.end_to_end.conftest import Run, ftlaunch, write_job  # noqa: F401
 from tests.tiny_model import MODEL, tasks, tiny_encoder
 
@@ -66,10 +67,12 @@ def test_models_are_measured_and_ranked_on_the_validation_rows(ftlaunch: Run, tm
 
 def test_a_screening_that_measured_nothing_has_failed_and_is_tried_anew(ftlaunch: Run, tmp_path: Path) -> None:
     job = write_job(tasks.write(tmp_path / "sorts", "sorts", train=60, validation=24, test=20))
-    for attempt in ("one", "two"):
-        done = ftlaunch("screen", job, "--models", "nobody/nothing", "--output", tmp_path / attempt, code=1)
-        assert "No model could be measured" in done.stdout
-        assert "measured before" not in done.stderr
+    screen = ("screen", job, "--domain", "legal", "--output")  # the hub is out of reach here
+    told = json.loads(ftlaunch(*screen, tmp_path / "one", "--json", code=1).stdout)
+    assert {model["name"] for model in told["models"]} == {model.id for model in known_models("legal")}
+    done = ftlaunch(*screen, tmp_path / "two", code=1)
+    assert "No model could be measured" in done.stdout
+    assert "measured before" not in done.stderr
 
 
 def test_a_learning_curve_says_whether_more_data_would_help(ftlaunch: Run, tmp_path: Path) -> None:
