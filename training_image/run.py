@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from training_image import model as models
 from training_image import sharding
 from training_image.checkpoints import Checkpoints, Progress
-from training_image.data import AnyRenderer, Sample, Splits, load_splits, render_splits, renderer_of
+from training_image.data import IGNORED, AnyRenderer, Sample, Splits, load_splits, render_splits, renderer_of
 from training_image.errors import InputError
 from training_image.evaluate import (
     Evaluation,
@@ -211,8 +211,12 @@ def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
     samples = render_splits(spec, splits, renderer)
     if spec.goal == "trial" and splits.test:
         raise InputError("a trial must not be given test rows", "Give them to the job that trains the best settings.")
-    if not any(sample.supervised for sample in samples["train"]):
-        raise InputError("every token of the training rows is masked", "Check data.columns and data.max_length.")
+    ends = {IGNORED, *renderer.end_ids}  # the end of an answer is supervised even where nothing is before it
+    if all(label in ends for sample in samples["train"] for label in sample.labels):
+        raise InputError(
+            "every label is masked: no training row has a token to learn from",
+            "Look at the samples of `ftlaunch check`: the tokenizer makes nothing of the answers.",
+        )
     emit("check", **{name: len(rows) for name, rows in splits.named()})
     processes = Processes(platform.rank, platform.world_size, setting.device)
     setting, why = sharding.choose(setting, processes, spec.train, samples["train"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import time
 import weakref
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.small_disk import fill, mounted
+from tests.tiny_model import MODEL
 from tests.training.conftest import Entry
 from training_image import model as models
 from training_image.platform import StopSignal, detect
@@ -87,6 +92,19 @@ def test_a_model_that_is_not_there(entry: Entry) -> None:
     path = entry.folder / "spec.json"
     path.write_text(path.read_text().replace("tiny_model/model", "tiny_model/nothing"))
     assert "cannot be loaded" in entry.run(code=2)
+
+
+def test_rows_that_teach_nothing_but_the_end_of_an_answer(entry: Entry) -> None:
+    """A tokenizer without the answers' letters makes nothing of them; the end token is supervised all the same."""
+    entry.write()
+    model = shutil.copytree(MODEL, entry.folder / "data" / "model")
+    raw = Tokenizer(BPE({"<|im_start|>": 0, "<|im_end|>": 1, "?": 2}, []))
+    deaf = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>")
+    deaf.chat_template = AutoTokenizer.from_pretrained(str(MODEL)).chat_template
+    deaf.save_pretrained(str(model))
+    path = entry.folder / "spec.json"
+    path.write_text(path.read_text().replace(str(MODEL), "model"))
+    assert "every label is masked" in entry.run(code=2)
 
 
 def test_an_output_folder_that_cannot_be_written(entry: Entry) -> None:
