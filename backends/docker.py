@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from backends import docker_checkpoints, docker_logs, docker_status, secret_values
 from backends.docker_checks import NAME_TAKEN, build_hint, findings
-from backends.docker_engine import CHUNK, LABEL, Engine, Member
+from backends.docker_engine import ASK_ENGINE, CHUNK, LABEL, Engine, Member
 from backends.docker_request import (
     DATA,
     JOB,
@@ -175,7 +175,8 @@ class Docker(Backend):
         if docker_status.has_ended(found):
             return
         name = container_name(handle.job_name)
-        engine.put(name, JOB, [_small("stop", found["State"]["StartedAt"].encode())])
+        with contextlib.suppress(BackendError):  # a full disk takes no file, and must not keep the job running
+            engine.put(name, JOB, [_small("stop", found["State"]["StartedAt"].encode())])
         engine.stop(name, int(found["Config"].get("StopTimeout") or 120))
         engine.signal(name, "SIGTERM")
 
@@ -296,8 +297,11 @@ def _pull(engine: Engine, plan: Plan) -> None:
     try:
         engine.pull(image)
     except BackendError as error:
+        message = f"the image {image} cannot be pulled: {error.message}"
+        if error.reason is not Reason.BAD_IMAGE and error.hint != ASK_ENGINE:  # nothing is wrong with the name
+            raise BackendError(message, error.hint, error.reason) from error
         hint = "correct backends.docker.image, or log in to its registry with `docker login`"
-        raise BackendError(f"the image {image} cannot be pulled: {error.message}", hint, Reason.BAD_IMAGE) from error
+        raise BackendError(message, hint, Reason.BAD_IMAGE) from error
 
 
 def _remove_unstarted(engine: Engine, job_name: str) -> None:

@@ -29,6 +29,9 @@ Content = Path | bytes | Iterable[bytes] | None
 Member = tuple[tarfile.TarInfo, Content]
 """A file or folder of an archive."""
 CHUNK = 1 << 20
+SECONDS = 60
+"""Longest wait for the next word of an answer."""
+ASK_ENGINE = "`docker info` shows how it stands"
 API = "1.40"
 """Lowest version of the engine's API that is needed (Docker 19.03: device requests)."""
 
@@ -56,6 +59,12 @@ _SAID: tuple[tuple[str, str, str, Reason], ...] = (
     ),
     ("no such image", "the engine has no such image", "ftlaunch image build", Reason.BAD_IMAGE),
     (
+        "unexpected eof|connection reset by peer|i/o timeout|tls handshake timeout",
+        "the engine lost its connection",
+        "check the network of the engine's machine and try again; what has arrived is not fetched again",
+        Reason.UNKNOWN,
+    ),
+    (
         "network .* not found",
         "the engine has no such network",
         "`docker network ls` shows those it has; correct backends.docker.network",
@@ -68,9 +77,10 @@ _SAID: tuple[tuple[str, str, str, Reason], ...] = (
 class Engine:
     """A container engine, reached as the docker command reaches it: DOCKER_HOST, else the current context."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: int = SECONDS) -> None:
+        """``seconds``: longest wait for the next word of an answer."""
         with errors():
-            self.client: Any = _client(tuple(os.environ.get(name) for name in _DECIDING))
+            self.client: Any = _client(tuple(os.environ.get(name) for name in _DECIDING), seconds)
             self.api: Any = self.client.api
             self.url = str(self.client.api.base_url)
 
@@ -192,7 +202,10 @@ class Engine:
         repository, _, tag = image.partition("@")[0].rpartition(":")
         named = (repository, tag) if repository and "/" not in tag else (image, "latest")
         with errors():
-            self.api.pull(image if "@" in image else named[0], tag=None if "@" in image else named[1])
+            wanted = (image, None) if "@" in image else named
+            for line in self.api.pull(wanted[0], tag=wanted[1], stream=True, decode=True):
+                if "error" in line:  # comes with status 200, as the answer has begun by then
+                    raise refusal(str(line["error"]))
 
     def stop(self, name: str, grace: int) -> None:
         """Ask for SIGTERM now and SIGKILL after ``grace`` seconds; the engine does both, whether or not we wait."""
@@ -255,16 +268,20 @@ def errors(*wanted: type[Exception]) -> Iterator[None]:
     except wanted:
         raise
     except APIError as error:
-        said = str(error.explanation or error)
-        for words, message, hint, reason in _SAID:
-            if re.search(words, said.lower()):
-                raise BackendError(f"{message}: {said}", hint=hint, reason=reason) from error
-        raise BackendError(f"the Docker engine refused: {said}", hint="`docker info` shows how it stands") from error
+        raise refusal(str(error.explanation or error)) from error
     except (DockerException, requests.exceptions.RequestException, OSError) as error:
         cause = _innermost(error)
         if isinstance(cause, PermissionError):
             raise BackendError(NO_RIGHT, JOIN_GROUP, Reason.CREDENTIALS) from error
         raise BackendError(f"no Docker engine answers: {cause}", hint=START_ENGINE) from error
+
+
+def refusal(said: str) -> BackendError:
+    """What the engine's own words mean."""
+    for words, message, hint, reason in _SAID:
+        if re.search(words, said.lower()):
+            return BackendError(f"{message}: {said}", hint=hint, reason=reason)
+    return BackendError(f"the Docker engine refused: {said}", hint=ASK_ENGINE)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -275,7 +292,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 @functools.cache
-def _client(settings: tuple[str | None, ...]) -> Any:
+def _client(settings: tuple[str | None, ...], seconds: int) -> Any:
     """A client for DOCKER_HOST, else for the current context of the docker command; one for the same settings, because
     each asks the engine for its version first."""
     try:
@@ -287,8 +304,8 @@ def _client(settings: tuple[str | None, ...]) -> Any:
         context = docker.context.ContextAPI.get_current_context()
         if context is not None and context.Host:
             tls = context.TLSConfig or False
-            return docker.DockerClient(base_url=context.Host, tls=tls, version="auto")
-    return docker.from_env(version="auto", use_ssh_client=(host or "").startswith("ssh://"))
+            return docker.DockerClient(base_url=context.Host, tls=tls, version="auto", timeout=seconds)
+    return docker.from_env(version="auto", timeout=seconds, use_ssh_client=(host or "").startswith("ssh://"))
 
 
 def _archive(members: Iterable[Member]) -> Iterator[bytes]:
