@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
+from backends.docker_checks import build_hint
+from backends.docker_engine import Engine, errors
 from backends.interface import BackendError, Reason
+
+SECONDS = 600
+"""Longest wait for the engine's next word, while a registry takes a layer of gigabytes."""
 
 
 def send(local: str | None, uri: str, look: Callable[[], str | None], log_in: Callable[[], Mapping[str, str]]) -> str:
@@ -18,7 +24,15 @@ def send(local: str | None, uri: str, look: Callable[[], str | None], log_in: Ca
         return found
     if local is None or local == uri:
         raise BackendError(f"there is no image {uri}", hint="push it, or correct its name", reason=Reason.BAD_IMAGE)
-    _push(local, uri, log_in())
+    try:
+        _push(local, uri, log_in())
+    except BackendError:
+        # Another launcher may have pushed the same content: a tag that cannot be moved is refused then, and the
+        # local name is gone with that launcher's end.
+        found = look()
+        if found is None:
+            raise
+        return found
     found = look()
     if found is None:
         raise BackendError(f"{uri} was pushed, and is not there", hint="try again", reason=Reason.BAD_IMAGE)
@@ -26,28 +40,31 @@ def send(local: str | None, uri: str, look: Callable[[], str | None], log_in: Ca
 
 
 def _push(local: str, uri: str, login: Mapping[str, str]) -> None:
-    import docker
-    from docker.errors import DockerException, ImageNotFound
     from docker.utils import parse_repository_tag
 
+    engine = _engine()
     name, tag = parse_repository_tag(uri)
-    try:
-        client = docker.from_env(timeout=600)
-        client.images.get(local).tag(name, tag)
-        try:
-            for line in client.api.push(name, tag, stream=True, decode=True, auth_config=dict(login)):
-                if "error" in line:
-                    raise BackendError(
-                        f"pushing {uri} failed: {line['error']}",
-                        hint="try again; what has arrived is not sent again",
-                        reason=Reason.BAD_IMAGE,
-                    )
-        finally:
-            client.images.remove(uri)  # only the name; the image stays under its own
-            client.close()
-    except ImageNotFound as error:
+    if engine.image(local) is None:
         message = f"the engine of this machine has no image {local}"
-        raise BackendError(message, hint="ftlaunch image build makes it", reason=Reason.BAD_IMAGE) from error
-    except DockerException as error:
-        hint = "start a Docker engine, or name an image that is in the registry already: the option image"
-        raise BackendError(f"the image cannot be pushed: {error}", hint=hint, reason=Reason.BAD_IMAGE) from error
+        raise BackendError(message, hint=build_hint(local), reason=Reason.BAD_IMAGE)
+    try:
+        with errors():
+            engine.api.tag(local, name, tag)
+            try:
+                for line in engine.api.push(name, tag, stream=True, decode=True, auth_config=dict(login)):
+                    if "error" in line:
+                        raise BackendError(str(line["error"]))
+            finally:
+                with contextlib.suppress(BackendError), errors():  # another launcher may have taken it away
+                    engine.api.remove_image(uri)  # only the name; the image stays under its own
+    except BackendError as error:
+        hint = "try again; what has arrived is not sent again"
+        raise BackendError(f"pushing {uri} failed: {error.message}", hint=hint, reason=Reason.BAD_IMAGE) from error
+
+
+def _engine() -> Engine:
+    try:
+        return Engine(SECONDS)
+    except BackendError as error:
+        hint = f"{error.hint}; or name an image that is in the registry already: the option image"
+        raise BackendError(f"the image cannot be pushed: {error.message}", hint, Reason.BAD_IMAGE) from error
