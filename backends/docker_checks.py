@@ -51,6 +51,9 @@ def _machine_findings(engine: Engine, plan: Plan) -> Iterator[Finding]:
     if request["gpu"] and host["DeviceRequests"] != DEVICES:
         message = f"resources.gpu asks for {request['gpu']}; the engine gives none, the job will run on the CPU"
         hint = "the NVIDIA container toolkit gives the engine's GPUs to containers"
+        if ":cuda-" in request["config"]["Image"]:  # chosen with the plan, before the engine could be asked
+            message += ", in the CUDA image"
+            hint += "; without resources.gpu the job takes the smaller CPU image"
         yield Finding(level="warning", code="gpu", message=message, hint=hint)
     limit = host.get("Memory", 0)
     memory = int(engine.info().get("MemTotal") or 0) if limit else 0

@@ -11,7 +11,7 @@ import pytest
 from backends import image_push
 from backends.docker import Docker
 from backends.docker_request import LIMIT_LABEL, SECRETS_LABEL
-from backends.interface import BackendError, Handle, Reason
+from backends.interface import BackendError, Handle, Reason, Resources
 from tests.docker.test_docker_troubles import planned
 
 URI = "registry.example/team/ftlaunch:cpu-0"
@@ -134,3 +134,12 @@ def test_docker_a_push_goes_to_the_engine_of_the_current_context(engine, monkeyp
     with pytest.raises(BackendError, match="has no image"):
         image_push.send("ftlaunch:cpu-0", URI, lambda: None, dict)
     assert ("GET", "/v1.41/images/ftlaunch:cpu-0/json") in engine.calls
+
+
+@pytest.mark.parametrize("torch", ["cpu", "cuda"])
+def test_docker_the_cuda_image_without_a_gpu_is_told(engine, tmp_path, torch):
+    """It was chosen before the engine could say that it has no NVIDIA runtime."""
+    engine.answers["GET", "/info"] = (200, [{"Runtimes": {"runc": {}}}])
+    plan, _ = planned(tmp_path, "gpu", image=f"ftlaunch:{torch}-0", resources=Resources(gpu="T4"))
+    (told,) = [each for each in Docker.create().preflight(Docker.create().resolve(plan)) if each.code == "gpu"]
+    assert ("CUDA image" in told.message, "without resources.gpu" in told.hint) == (torch == "cuda",) * 2
