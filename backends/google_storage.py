@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backends.google_calls import Account, GoogleError, call
-from backends.interface import BackendError
+from backends.interface import BackendError, Reason
 from backends.staged_files import require_unchanged
 
+SERVICE = "storage.googleapis.com"
 FAILED_PRECONDITION = 412
 NOT_FOUND = 404
 
@@ -140,15 +141,32 @@ class Store:
 def make_bucket(account: Account, name: str) -> bool:
     """Make the bucket in the account's region unless it is there; whether it was made.
 
-    Access is by the project's roles alone and never public; a second one of that name, anybody's, is an error.
+    Access is by the project's roles alone and never public; a second one of that name, anybody's, is an error. One that
+    is there has to be the project's: the name can be foretold, and whoever took it first would get the data.
     """
     bucket = account.bucket(name)
-    if call(bucket.exists):
+    there = call(bucket.client.lookup_bucket, name)
+    if there is not None:
+        if str(there.project_number) != _project_number(account, name):
+            message = f"the bucket {name} belongs to another project than {account.project}: no data is sent there"
+            raise BackendError(message, hint="name a bucket of your own: the option bucket", reason=Reason.CREDENTIALS)
         return False
     bucket.iam_configuration.uniform_bucket_level_access_enabled = True
     bucket.iam_configuration.public_access_prevention = "enforced"
     call(bucket.create, location=account.region)
     return True
+
+
+def _project_number(account: Account, bucket: str) -> str:
+    """The number by which buckets name their project; Service Usage tells it with every service."""
+    parent = f"projects/{account.project}"
+    address = f"https://serviceusage.googleapis.com/v1/{parent}/services:batchGet"
+    try:
+        told = account.rest("GET", address, names=[f"{parent}/services/{SERVICE}"])
+    except GoogleError as error:
+        message = f"whose the bucket {bucket} is cannot be told: {error.message}"
+        raise BackendError(message, hint=f"{error.hint}, or name another bucket: the option bucket") from error
+    return str(told["services"][0]["name"]).split("/")[1]
 
 
 def location(account: Account, name: str) -> str | None:

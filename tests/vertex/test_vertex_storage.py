@@ -11,6 +11,7 @@ import pytest
 from backends.google_calls import Account
 from backends.google_storage import Store, location, make_bucket
 from backends.interface import BackendError
+from tests.clouds.google.project import USER, permissions
 
 BUCKET = "loopback-storage"
 
@@ -46,6 +47,17 @@ def test_vertex_bucket_is_made_once_and_private(google, account):
     told = google.buckets.storage.get_bucket(BUCKET)["iamConfiguration"]
     assert told["uniformBucketLevelAccess"]["enabled"]
     assert told["publicAccessPrevention"] == "enforced"
+
+
+def test_vertex_a_bucket_of_another_project_gets_no_data(google, account, monkeypatch):
+    """Anybody may have taken the name, which can be foretold, and opened the bucket to everybody."""
+    google.buckets.make("squatted-bucket", "US")
+    with pytest.raises(BackendError, match="another project than loopback-project"):
+        make_bucket(account, "squatted-bucket")
+    monkeypatch.setitem(google.accounts.permissions, USER, permissions() - {"serviceusage.services.get"})
+    with pytest.raises(BackendError, match="whose the bucket loopback-storage is cannot be told"):
+        make_bucket(account, BUCKET)
+    google.denied.clear()
 
 
 def test_vertex_no_content_is_sent_twice(google, account, place, tmp_path):

@@ -58,7 +58,7 @@ class Google(Loopback):
         """(account, permission) of what was done for the jobs, or at the registry."""
         self._lock = threading.Lock()
         self.tokens = Tokens(self)
-        self.buckets = Buckets(folder / "gcs", stack)
+        self.buckets = Buckets(folder / "gcs", self.number, stack)
         self.logs = Logs(self)
         self.services, self.secrets, self.accounts = Services(self), Secrets(self), Accounts(self)
         self.repositories = Repositories(self)

@@ -23,13 +23,14 @@ REWRITE = re.compile(r"/storage/v1/b/[^/]+/o/[^/]+/rewriteTo/b/(?P<bucket>[^/]+)
 
 
 class Buckets:
-    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, project_number: str, stack: contextlib.ExitStack) -> None:
         self.folder = folder
         folder.mkdir()
         self.emulator = create_server("127.0.0.1", 0, in_memory=True)
         self.emulator.start()
         stack.callback(self.emulator.stop)
         self.storage = self.emulator._storage
+        self.storage.project_number = project_number
         self.received, self.sent = Tally(), Tally()
         """Bytes of data that came into the buckets, and that went out."""
         self._lock = threading.RLock()
@@ -63,6 +64,7 @@ class Buckets:
             return {name: self.storage.get_file(bucket, name) for name in self.storage.objects.get(bucket, {})}
 
     def make(self, bucket: str, location: str) -> None:
+        """One of another project."""
         (self.folder / bucket).mkdir()
         self.storage.create_bucket(bucket, {"name": bucket, "location": location, "projectNumber": "1"})
 
