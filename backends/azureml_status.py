@@ -32,7 +32,7 @@ FAILURES: tuple[tuple[str, Reason], ...] = (
     (r"CoreQuota|QuotaExceeded|(?i:exceed\w*.*quota|quota.*exceed)", Reason.QUOTA),
     (r"(?i)failed to pull|pull.*image|image.*(not found|does not exist|pull)|manifest unknown", Reason.BAD_IMAGE),
     (r"(?i)preempt", Reason.SPOT_INTERRUPTED),
-    (r"(?i)out of memory|OutOfMemory|OOM", Reason.OUT_OF_MEMORY),
+    (r"(?i)out of memory|OutOfMemory|\bOOM(Killed)?\b", Reason.OUT_OF_MEMORY),
     (r"(?i)timed out|maximum (run|allowed) (time|duration)|JobTimeout", Reason.TIMED_OUT),
     (r"(?i)ScriptExecution\.StreamAccess\.NotFound|InputPath.*not (found|exist)", Reason.BAD_DATA),
     (r"(?i)Authenticat|AuthorizationFailed|StreamAccess\.Authentication|Forbidden", Reason.CREDENTIALS),

@@ -42,7 +42,7 @@ FAILURES: tuple[tuple[str, Reason], ...] = (
     (r"CapacityError|InsufficientInstanceCapacity|requested ML compute capacity", Reason.NO_CAPACITY),
     (r"ResourceLimitExceeded|account-level service limit", Reason.QUOTA),
     (r"(?i)CannotStartContainer|pull.*image|image.*(not found|does not exist|pull)", Reason.BAD_IMAGE),
-    (r"(?i)out of memory|OutOfMemory|OOM", Reason.OUT_OF_MEMORY),
+    (r"(?i)out of memory|OutOfMemory|\bOOM(Killed)?\b", Reason.OUT_OF_MEMORY),
     (r"ClientError: Data download failed|No S3 objects found", Reason.BAD_DATA),
     (r"(?i)AccessDenied|not authorized|Unable to assume|could not assume", Reason.CREDENTIALS),
     (r"(?i)spot.*interrupt|interrupt.*spot", Reason.SPOT_INTERRUPTED),

@@ -59,6 +59,8 @@ def test_azureml_values_of_a_newer_service_are_no_end():
         ("UserError", "Error Code: ScriptExecution.StreamAccess.NotFound", Reason.BAD_DATA),
         ("UserError", "Error Code: ScriptExecution.StreamAccess.Authentication", Reason.CREDENTIALS),
         ("ServiceError", "InternalServerError", Reason.UNKNOWN),
+        ("UserError", "The container was OOMKilled", Reason.OUT_OF_MEMORY),
+        ("UserError", "bigscience/bloom finds no room on the disk", Reason.UNKNOWN),
     ],
 )
 def test_azureml_failures_are_told_apart(code, text, reason):

@@ -51,6 +51,8 @@ def test_sagemaker_values_of_a_newer_service_are_no_end():
         ("ClientError: Data download failed:NoSuchKey (404): s3://bucket/key", Reason.BAD_DATA),
         ("ClientError: Cannot pull image from ECR", Reason.BAD_IMAGE),
         ("InternalServerError: We encountered an internal error.  Please try again.", Reason.UNKNOWN),
+        ("AlgorithmError: OOMKilled", Reason.OUT_OF_MEMORY),
+        ("ClientError: bigscience/bloom finds no room on the disk", Reason.UNKNOWN),
     ],
 )
 def test_sagemaker_failure_reason_is_told_apart(text, reason):
