@@ -67,7 +67,7 @@ def plain(value):
 
 
 @pytest.mark.parametrize("backend", ["vertex", "azureml"])
-def test_one_job_file_has_the_results_of_sagemaker_on(backend, results):
+def test_one_job_file_has_the_same_results_on(backend, results):
     here, there = results(backend), results("sagemaker")
     assert (here["platform"]["name"], there["platform"]["name"]) == (backend, "sagemaker")
     assert plain(here) == plain(there)
