@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import yamlfile
+from launcher.export import of_commit
 from launcher.store import Record
 from training_image.errors import InputError
 from training_image.spec import Spec
@@ -39,14 +40,14 @@ def ask(record: Record, folder: Path, text: str, context: str | None) -> Answers
     adapter = folder / "adapter"
     if record.plan is None or not adapter.is_dir():
         raise InputError(f"{record.job} has no adapter: nothing was tuned", hint=f"see {folder / 'README.md'}")
-    spec = _with_base(record.plan.spec, record)
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    spec = of_commit(_with_base(record.plan.spec, record), result)
     from peft import PeftModel
 
     from training_image import model as models
     from training_image.data import renderer_of
 
     models.quiet()
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     labels = list(result["evaluations"]["tuned"].get("labels") or [])
     setting = models.choose(spec, folder, labels=labels)
     renderer = renderer_of(models.load_tokenizer(setting), spec, labels, setting.config)

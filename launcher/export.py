@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,8 @@ def merge(record: Record, folder: Path, output: Path, say: Say) -> Evaluated:
 
     Raises NotAsGood where the metric falls out of the adapter's interval on the wrong side; nothing is left then.
     """
-    spec = own_spec(folder)
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    spec = of_commit(own_spec(folder), result)
     with _made(output) as new:
         say("merging")
         _merge(spec, folder, result, new)
@@ -88,6 +88,11 @@ def merge(record: Record, folder: Path, output: Path, say: Say) -> Evaluated:
 def own_spec(folder: Path) -> Spec:
     """The spec of a job with the user's own paths, from the job file beside its results."""
     return submission.with_own_paths(job.load(str(folder / "job.yaml")))
+
+
+def of_commit(spec: Spec, result: Mapping[str, Any]) -> Spec:
+    """The spec with the commit of the hub that the job's base was loaded from: a branch may have moved on since."""
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"revision": result["model"]["revision"]})})
 
 
 class _made:

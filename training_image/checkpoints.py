@@ -171,7 +171,9 @@ class Checkpoints:
 
 def adapter_state(model: Any) -> dict[str, Tensor]:
     """The adapter's weights on the CPU, by name."""
-    state: Mapping[str, Tensor] = get_peft_model_state_dict(model)
+    # Embeddings are trained by `modules_to_save` alone, which are there anyway, and the vocabulary is never resized;
+    # peft would ask the hub at every checkpoint whether it was.
+    state: Mapping[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 

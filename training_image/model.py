@@ -33,7 +33,6 @@ from training_image.errors import InputError
 from training_image.hub import offline_if_out_of_reach
 from training_image.linear import quicken
 from training_image.memory import free_bytes
-from training_image.progress import say
 from training_image.spec import Spec
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -54,6 +53,8 @@ class Setting:
     source: str
     """Folder or hub id of the base."""
     revision: str | None
+    """The commit of the hub that everything of the base is loaded from; of a folder, and where the cache knows no
+    commit, what the job says."""
     config: Any
     """The base's own config, as transformers reads it."""
     labels: tuple[str, ...] = ()
@@ -62,6 +63,8 @@ class Setting:
     """Whether each process keeps a part of the base only (`training_image.sharding`)."""
     any_kernel: bool = True
     """Whether packed rows may take another kernel than the attention implementation named (``attention: auto``)."""
+    why: str = ""
+    """Why this method."""
 
     @property
     def encoder(self) -> bool:
@@ -83,7 +86,7 @@ def quiet() -> None:
 
 
 def choose(spec: Spec, data: Path, local_rank: int = 0, labels: Sequence[str] = ()) -> Setting:
-    """Choose device, compute type and method; a folder ``model`` among the data is the base. Says why.
+    """Choose device, compute type and method; a folder ``model`` among the data is the base.
 
     ``labels``: those of a classification, which an encoder needs. Raises InputError for a model that is not there, or
     an encoder that is asked to write.
@@ -104,10 +107,11 @@ def choose(spec: Spec, data: Path, local_rank: int = 0, labels: Sequence[str] = 
             f"{spec.base_model} is an encoder ({config.model_type}): it cannot write the answers of {spec.task.type}",
             hint="Take a causal model, or task.type: classification.",
         )
-    method = spec.train.method if spec.train.method != "auto" else _method(config, device, encoder)
+    forced = spec.train.method
+    method, why = (forced, "as the job says") if forced != "auto" else _method(config, device, encoder)
     heads = tuple(labels) if encoder else ()
-    told = (device, dtype, method, attention, source, spec.model.revision, config, heads)
-    return Setting(*told, any_kernel=auto)
+    told = (device, dtype, method, attention, source, _commit(source, spec.model.revision), config, heads)
+    return Setting(*told, any_kernel=auto, why=why)
 
 
 def load_tokenizer(setting: Setting) -> Any:
@@ -186,7 +190,7 @@ def save_initial(model: Any, folder: Path) -> None:
     """Save an untrained adapter, so that `Outputs.adapter` can take from the trained one what it took from the base."""
     config = model.peft_config["default"]
     before, config.init_lora_weights = config.init_lora_weights, True
-    model.save_pretrained(str(folder))
+    model.save_pretrained(str(folder), save_embedding_layers=False)
     config.init_lora_weights = before
 
 
@@ -203,14 +207,6 @@ def load_adapter(base: Any, folder: Path) -> Any:
 def parameters(model: Any) -> int:
     """Number of the base's weights, as published (4-bit weights counted one by one)."""
     return int(model.num_parameters())
-
-
-def revision(setting: Setting) -> str | None:
-    """The commit of the hub that the base was loaded from, by the cache's account; None for a local folder."""
-    if Path(setting.source).is_dir():
-        return None
-    found = try_to_load_from_cache(setting.source, "config.json", revision=setting.revision)
-    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def adapter_bytes(model: Any, rank: int, modules_to_save: Sequence[str] = (), *, encoder: bool = False) -> int:
@@ -250,16 +246,16 @@ def _best_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def _method(config: Any, device: torch.device, encoder: bool) -> Literal["qlora", "lora"]:
+def _method(config: Any, device: torch.device, encoder: bool) -> tuple[Literal["qlora", "lora"], str]:
+    """The method, and why."""
     if encoder:
-        return "lora"  # small, and dequantising costs time
+        return "lora", "an encoder is small, and taking it out of four bits would cost time in every pass"
     if device.type == "cpu":
-        return "qlora"
+        return "qlora", "the default on a CPU, where the four bits are written out once if the memory allows it"
     size = sum(weight.numel() for weight in without_weights(config).parameters())
     free = torch.cuda.mem_get_info(device)[0]
-    method: Literal["qlora", "lora"] = "lora" if free > _PLENTY * 2 * size else "qlora"
-    say(f"method {method}: {size / 1e9:.2f}B weights, {free / 2**30:.1f} GiB free on the GPU")
-    return method
+    why = f"{size / 1e9:.2f}B weights, {free / 2**30:.1f} GiB free on the GPU"
+    return ("lora" if free > _PLENTY * 2 * size else "qlora"), why
 
 
 def _attention(config: Any, encoder: bool) -> str:
@@ -274,6 +270,15 @@ def _config(source: str, revision: str | None) -> Any:
         return AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         raise _unloadable(source, error) from error
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """The commit that a model's config, just loaded, is of by the cache's account: a branch may move on before the
+    weights are loaded, and before anybody loads the adapter."""
+    if Path(source).is_dir():
+        return revision
+    found = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else revision
 
 
 def _load(factory: Any, setting: Setting, options: dict[str, Any]) -> Any:

@@ -69,20 +69,27 @@ class Outputs:
         self._text(f"predictions/{evaluation.name}.jsonl", "".join(lines))
 
     def adapter(
-        self, model: Any, tokenizer: Any, template: str | None, spec: Spec, initial: Path | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        template: str | None,
+        spec: Spec,
+        initial: Path | None = None,
+        *,
+        revision: str | None = None,
     ) -> Path:
         """Save adapter and tokenizer; ``template``: the chat template of a tokenizer that has none of its own.
 
         ``initial``: the adapter before the training, where it began with a part of the base; what is saved stands on
-        the untouched base then, at twice the rank.
+        the untouched base then, at twice the rank. ``revision``: the hub's commit of the base, where it is known.
         """
         folder = self.folder / "adapter"
         new = self.folder / "adapter.new"
         shutil.rmtree(new, ignore_errors=True)
         before = None if initial is None else str(initial)
-        model.save_pretrained(str(new), path_initial_model_for_weight_conversion=before)
+        model.save_pretrained(str(new), save_embedding_layers=False, path_initial_model_for_weight_conversion=before)
         (new / "README.md").unlink(missing_ok=True)  # peft's empty card; ours stands one folder up
-        _normalise(new / "adapter_config.json", spec)
+        _normalise(new / "adapter_config.json", spec, revision)
         if template is not None:
             tokenizer.chat_template = template
         tokenizer.save_pretrained(str(new))
@@ -135,11 +142,11 @@ def require_space(needed: Mapping[Path, int]) -> None:
             )
 
 
-def _normalise(config: Path, spec: Spec) -> None:
-    """The base model by its published name, not by a path of this machine; modules in an order of their own."""
+def _normalise(config: Path, spec: Spec, revision: str | None) -> None:
+    """The base model by its published name and commit, not by a path of this machine; modules in a fixed order."""
     told = json.loads(config.read_text())
     told["base_model_name_or_path"] = spec.base_model
-    told["revision"] = spec.model.revision
+    told["revision"] = revision
     told["target_modules"] = sorted(told["target_modules"])
     config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
 

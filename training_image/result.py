@@ -38,7 +38,7 @@ def result(
             "metric": spec.task.metric_name,
             "higher_is_better": job.evaluator.metrics[spec.task.metric_name].higher_is_better,
         },
-        "model": {"id": spec.base_model, "revision": job.revision, "parameters": job.parameters},
+        "model": {"id": spec.base_model, "revision": job.setting.revision, "parameters": job.parameters},
         "method": job.setting.method,
         "seed": spec.train.seed,
         "settings": used,

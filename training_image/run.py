@@ -62,7 +62,6 @@ class Run:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     parameters: int = 0
-    revision: str | None = None
     links: dict[str, str] = field(default_factory=dict)
     """Where each tracker shows the run."""
     why: str = ""
@@ -139,7 +138,6 @@ def _run(job: Run, baselines_only: bool) -> None:
     with job.timed("load"):
         base = models.load_base(job.setting)
     job.parameters = models.parameters(base)
-    job.revision = models.revision(job.setting) or job.spec.model.revision
     emit("load", model=job.spec.base_model, device=str(job.setting.device), dtype=job.setting.dtype_name)
     if not baselines_only:
         _require_space(job, base)
@@ -174,8 +172,8 @@ def _saved_and_loaded(job: Run, trainer: Trainer) -> Any:
     if job.processes.first:
         with job.timed("save"):
             initial = _initial(job) if job.spec.train.variant == "pissa" else None
-            renderer = job.renderer
-            folder = job.outputs.adapter(trainer.model, renderer.tokenizer, renderer.plain_template, job.spec, initial)
+            told = (job.renderer.tokenizer, job.renderer.plain_template, job.spec)
+            folder = job.outputs.adapter(trainer.model, *told, initial, revision=job.setting.revision)
         emit("save", folder="adapter")
     with job.timed("load"):
         base = trainer.unload()
@@ -207,6 +205,7 @@ def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
     checkpoints = Checkpoints(platform.checkpoints, fingerprint, platform.time_used)
     splits = load_splits(spec, platform.data)
     setting = models.choose(spec, platform.data, platform.local_rank, splits.labels)
+    say(f"method {setting.method}: {setting.why}")
     renderer = renderer_of(models.load_tokenizer(setting), spec, splits.labels, setting.config)
     samples = render_splits(spec, splits, renderer)
     if spec.goal == "trial" and splits.test:

@@ -30,7 +30,7 @@ from training_image.evaluate.outcomes import group_numbers
 from training_image.evaluate.score import plain_log_likelihoods
 from training_image.outputs import Outputs, environment
 from training_image.platform import Platform
-from training_image.progress import emit
+from training_image.progress import emit, say
 from training_image.run import fingerprint_of, row_files
 from training_image.spec import Candidate, Spec
 
@@ -116,6 +116,7 @@ def _candidate(screening: Screening, place: int, candidate: Candidate) -> dict[s
     own = screening.spec.model.model_copy(update={"id": candidate.id, "revision": None})
     spec, splits = screening.spec.model_copy(update={"model": own, "base": candidate.name}), screening.splits
     setting = models.choose(spec, screening.platform.data, screening.platform.local_rank, splits.labels)
+    say(f"{candidate.name}: method {setting.method}: {setting.why}")
     tokenizer, base = models.load_tokenizer(setting), models.load_base(setting)
     kept = Checkpoints(screening.platform.checkpoints / f"candidate-{place}", screening.fingerprint)
     entry: dict[str, Any] = {"parameters": models.parameters(base), "method": setting.method}

@@ -39,11 +39,17 @@ def test_model_and_rows_of_a_hub(ftlaunch: Run, tmp_path: Path) -> None:
         assert (result["model"]["id"], result["model"]["revision"]) == ("org/tiny", hub.COMMIT)
         assert result["data"]["train"]["rows"] + sum(result["data"][s]["rows"] for s in ("validation", "test")) == 90
         config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
-        assert config["base_model_name_or_path"] == "org/tiny"
+        assert (config["base_model_name_or_path"], config["revision"]) == ("org/tiny", hub.COMMIT)
         for what in ({"model": "org/nothing"}, {"train": "hub:org/nothing"}):
             missing = ftlaunch("check", write_job(tmp_path / "missing", **what), code=2, **online)
             assert "org/nothing" in missing.stdout
     assert json.loads(ftlaunch("check", job, "--json", **online).stdout)["ok"]  # from the cache, without the hub
+    # The branch has moved on, so that no base is found by it any more: what was tuned asks for its commit.
+    (tmp_path / "cache" / "hub" / "models--org--tiny" / "refs" / "main").unlink()
+    name = json.loads(done.stdout)["job"]
+    ftlaunch("export", name, "--merged", "--output", tmp_path / "merged", **online)
+    asked = ftlaunch("try", name, "The dog is red.", "--json", **online)
+    assert json.loads(asked.stdout)
 
 
 def test_a_hub_out_of_reach_is_told_at_once(ftlaunch: Run, tmp_path: Path) -> None:

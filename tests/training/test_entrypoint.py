@@ -104,7 +104,9 @@ def test_rows_that_teach_nothing_but_the_end_of_an_answer(entry: Entry) -> None:
     deaf.save_pretrained(str(model))
     path = entry.folder / "spec.json"
     path.write_text(path.read_text().replace(str(MODEL), "model"))
-    assert "every label is masked" in entry.run(code=2)
+    text = entry.run(code=2)
+    assert "every label is masked" in text
+    assert "method qlora: the default on a CPU" in text
 
 
 def test_an_output_folder_that_cannot_be_written(entry: Entry) -> None:

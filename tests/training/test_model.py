@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 from peft import get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.utils import save_and_load
 from transformers import LlamaConfig
 
 from tests.tiny_model import MODEL
 from training_image import memory
 from training_image import model as models
+from training_image.checkpoints import adapter_state
 from training_image.data.examples import IGNORED, Sample
 from training_image.errors import InputError
 from training_image.outputs import Outputs
@@ -222,14 +225,59 @@ def test_principal_components_are_not_taken_from_four_bits(tmp_path: Path, monke
 
 @pytest.mark.parametrize(("free", "method"), [(15, "qlora"), (79, "lora")])
 def test_a_card_with_plenty_of_room_trains_in_16_bits_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], free: int, method: str
+    monkeypatch: pytest.MonkeyPatch, free: int, method: str
 ) -> None:
     """The shape of Llama-3.2-3B; what the driver says of its memory is the only thing that is put in its place."""
     shape = {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "vocab_size": 128256}
     heads = {"num_attention_heads": 24, "num_key_value_heads": 8}
     config = LlamaConfig(**shape, **heads, tie_word_embeddings=True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 2**30, 80 * 2**30))
-    assert models._method(config, torch.device("cuda", 0), encoder=False) == method
-    told = capsys.readouterr().out
-    assert told.startswith(f"method {method}: 3.21B weights")
-    assert f"{free}.0 GiB free" in told
+    why = f"3.21B weights, {free}.0 GiB free on the GPU"
+    assert models._method(config, torch.device("cuda", 0), encoder=False) == (method, why)
+
+
+@pytest.mark.parametrize(
+    ("method", "encoder", "chosen", "why"),
+    [
+        ("auto", False, "qlora", "the default on a CPU"),
+        ("auto", True, "lora", "an encoder is small"),
+        ("lora", False, "lora", "as the job says"),
+    ],
+)
+def test_every_method_has_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, encoder: bool, chosen: str, why: str
+) -> None:
+    monkeypatch.setattr(models, "is_encoder", lambda config: encoder)
+    setting = models.choose(make_spec(method=method), tmp_path, labels=("yes", "no"))
+    assert setting.method == chosen
+    assert setting.why.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_cards_without_bf16_units_take_fp16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """A T4, an A100, an H100."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert models._best_dtype(torch.device("cuda", 0)) == dtype
+
+
+def test_the_adapter_is_kept_without_asking_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """peft's own setting asks for the config of a base that has a hub id, to see whether its vocabulary was resized."""
+    asked: list[object] = []
+    monkeypatch.setattr(save_and_load, "check_file_exists_on_hf_hub", lambda *given: asked.append(given))
+    spec = make_spec()
+    setting = models.choose(spec, tmp_path)
+    model = models.add_adapter(models.load_base(setting), spec)
+    model.peft_config["default"].base_model_name_or_path = "org/name"
+    assert adapter_state(model)
+    models.save_initial(model, tmp_path / "initial")
+    outputs = Outputs(tmp_path / "out", known=False)
+    folder = outputs.adapter(model, models.load_tokenizer(setting), None, spec, revision="0" * 40)
+    assert not asked
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["revision"] == "0" * 40
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert len(config["target_modules"]) == 7
