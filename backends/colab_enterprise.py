@@ -20,6 +20,7 @@ from backends import colab_enterprise_checks, colab_enterprise_request, google_s
 from backends.colab_enterprise_request import EXECUTED, NOTEBOOK, ColabEnterpriseOptions
 from backends.colab_enterprise_status import LOG, STOP, told
 from backends.google_calls import SECONDS, Account, GoogleError, ask, call, pages, with_project
+from backends.google_places import in_every_place
 from backends.google_request import JOB_LABEL, bucket_of, label
 from backends.google_storage import Store, make_bucket, split_uri
 from backends.home import data_home
@@ -119,12 +120,9 @@ class ColabEnterprise(Backend):
         return None if found is None else _handle(account, job_name, found)
 
     def known(self) -> Iterable[Handle]:
-        """The executions in the credentials' project and the default region that carry our label."""
-        account = Account(None, ColabEnterpriseOptions().region)
-        parent = f"projects/{account.project}/locations/{account.region}"
-        for job in ask(lambda: list(account.notebooks.list_notebook_execution_jobs(request={"parent": parent}))):
-            if JOB_LABEL in job.labels:
-                yield _handle(account, str(job.display_name), job)
+        """The executions that carry our label, in the credentials' project and the default region and wherever jobs
+        were submitted from here."""
+        return in_every_place(self.name, ColabEnterpriseOptions().region, _known)
 
     def status(self, handle: Handle) -> Status:
         """Get the execution; why the training ended is read in the bucket, for the service knows only that it did."""
@@ -194,6 +192,13 @@ def _handle(account: Account, job_name: str, job: Any) -> Handle:
     place = str(job.gcs_output_uri).removesuffix(f"/{EXECUTED}")
     facts = {"project": account.project, "region": account.region, "name": _name(account, job_name), "place": place}
     return Handle(backend=ColabEnterprise.name, job_name=job_name, data=facts)
+
+
+def _known(account: Account) -> Iterator[Handle]:
+    parent = f"projects/{account.project}/locations/{account.region}"
+    for job in ask(lambda: list(account.notebooks.list_notebook_execution_jobs(request={"parent": parent}))):
+        if JOB_LABEL in job.labels:
+            yield _handle(account, str(job.display_name), job)
 
 
 def _of_handle(handle: Handle) -> tuple[Account, str, str]:

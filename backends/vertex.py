@@ -25,6 +25,7 @@ from backends import (
 )
 from backends.cloud import Cloud
 from backends.google_calls import SECONDS, Account, GoogleError, ask, call, call_once, with_project
+from backends.google_places import in_every_place
 from backends.google_request import JOB_LABEL, bucket_of, label
 from backends.google_storage import Store, make_bucket, split_uri
 from backends.interface import (
@@ -124,9 +125,12 @@ class Vertex(Cloud[Account, Any]):
         return self._of_runs(account, plan.job_name, self._without_doubles(account, plan.job_name))
 
     def known(self) -> Iterable[Handle]:
-        """The custom jobs in the credentials' project and the default region that carry our label. A double of a run,
-        which two launchers started at once in spite of the claim, is stopped here."""
-        account = self._default()
+        """The custom jobs that carry our label, in the credentials' project and the default region and wherever jobs
+        were submitted from here. A double of a run, which two launchers started at once in spite of the claim, is
+        stopped here."""
+        return in_every_place(self.name, VertexOptions().region, self._known)
+
+    def _known(self, account: Account) -> Iterator[Handle]:
         names = [str(job.display_name) for job in _listed(account, f"labels.{JOB_LABEL}:*")]
         for name in dict.fromkeys(names):
             yield self._of_runs(account, name, self._without_doubles(account, name))
