@@ -30,10 +30,9 @@ def lines(account: Account, query: str, source: str, after: Cursor | None) -> It
     ``query`` is in Logging's own language; ``source`` names the resource label that tells the machines apart.
     """
     position = _read(after)
-    since = min((place[0] for place in position.values()), default=EPOCH)
     body = {
         "resourceNames": [f"projects/{account.project}"],
-        "filter": f'{query} AND timestamp>="{since}"',
+        "filter": f"{query} AND {_behind(position, source)}",
         "orderBy": "timestamp asc",
         "pageSize": PAGE,
     }
@@ -44,6 +43,18 @@ def lines(account: Account, query: str, source: str, after: Cursor | None) -> It
             continue
         position[machine] = place
         yield LogLine(text=_text(entry), cursor=_write(position), source=machine)
+
+
+def _behind(position: dict[str, Place], source: str) -> str:
+    """The query for what may be new. Each machine is asked from its own last line on: one that spoke once, in the
+    beginning, must not have all lines of the others sent at every look."""
+    label, since = f"resource.labels.{source}", min((place[0] for place in position.values()), default=EPOCH)
+    whole = f'timestamp>="{since}"'
+    if not position:
+        return whole
+    known = {machine: json.dumps(machine) for machine in sorted(position)}
+    each = [f'({label}={name} AND timestamp>="{position[machine][0]}")' for machine, name in known.items()]
+    return f"{whole} AND ({' OR '.join(each)} OR NOT {label}=({' OR '.join(known.values())}))"
 
 
 def _text(entry: Json) -> str:

@@ -27,7 +27,7 @@ def query(job: str) -> str:
 @given(lines=LINES, page=st.integers(1, 7), data=st.data())
 def test_vertex_logs_go_on_after_any_line(google, account, monkeypatch, lines, page, data):
     monkeypatch.setattr(google_logs, "PAGE", page)
-    job = str(len(google.logs.entries) + 2)
+    job = str(len(google.logs.entries) + 1000)  # no number that another test writes to
     for task, text in lines:
         google.logs.write(job, task, f"x{text}")
     whole = list(google_logs.lines(account, query(job), "task_name", None))
@@ -36,6 +36,19 @@ def test_vertex_logs_go_on_after_any_line(google, account, monkeypatch, lines, p
     if whole:
         cut = data.draw(st.integers(0, len(whole) - 1))
         assert list(google_logs.lines(account, query(job), "task_name", whole[cut].cursor)) == whole[cut + 1 :]
+
+
+def test_vertex_a_machine_that_spoke_once_does_not_have_the_others_read_again(google, account):
+    google.logs.write("6", "service", "the job is queued")
+    for number in range(50):
+        google.logs.write("6", "workerpool0-0", f"line {number}")
+    *_, last = google_logs.lines(account, query("6"), "task_name", None)
+    google.logs.write("6", "workerpool1-0", "a machine that nobody had heard of")
+    google.logs.write("6", "workerpool0-0", "one more")
+    before = google.logs.given
+    new = [line.text for line in google_logs.lines(account, query("6"), "task_name", last.cursor)]
+    assert new == ["a machine that nobody had heard of", "one more"]
+    assert google.logs.given - before == 4  # the last line of each machine comes along
 
 
 def test_vertex_logs_of_one_moment_are_told_apart(google, account):

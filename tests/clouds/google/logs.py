@@ -6,11 +6,15 @@ import re
 import secrets
 import threading
 import time
+from collections.abc import Callable
 
 from tests.clouds.gateway import Request, Response
 from tests.clouds.google.answers import Refused, json_answer
 
-TERM = re.compile(r"([a-z_.]+)\s*(=|>=)\s*(?:\"([^\"]*)\"|\(([^)]*)\))")
+TERM = re.compile(r"([a-z_.]+)\s*(=|>=)\s*(?:\"([^\"]*)\"|\(([^)]*)\))\s*")
+WORD = re.compile(r"(AND|OR|NOT|\(|\))\s*")
+
+Holds = Callable[[dict], bool]
 FIELDS = {"resourceNames", "filter", "orderBy", "pageSize", "pageToken"}
 
 
@@ -18,6 +22,8 @@ class Logs:
     def __init__(self, cloud) -> None:
         self.cloud = cloud
         self.entries: list[dict] = []
+        self.given = 0
+        """How many entries were given out."""
         self._lock = threading.Lock()
         self._last = 0
 
@@ -50,24 +56,61 @@ class Logs:
             raise Refused(400, "INVALID_ARGUMENT", f"Invalid JSON payload received. Unknown name {sorted(unknown)}")
         if asked.get("orderBy") != "timestamp asc" or asked["resourceNames"] != [f"projects/{self.cloud.project}"]:
             raise Refused(400, "INVALID_ARGUMENT", "only this project's entries in the order of time are served here")
-        terms = _parse(asked["filter"])
+        holds = Query(asked["filter"]).holds
         with self._lock:
-            found = [entry for entry in self.entries if all(_holds(entry, term) for term in terms)]
+            found = [entry for entry in self.entries if holds(entry)]
         start, size = int(asked.get("pageToken") or 0), min(asked.get("pageSize", 50), 1000)
         more = {"nextPageToken": str(start + size)} if start + size < len(found) else {}
+        self.given += len(found[start : start + size])
         return json_answer({"entries": found[start : start + size], **more})
 
 
-def _parse(query: str) -> list[tuple[str, str, set[str]]]:
-    """Terms joined by AND; a value in brackets is one of several."""
-    terms = []
-    for part in query.split(" AND "):
-        match = TERM.fullmatch(part.strip())
+class Query:
+    """A query of comparisons, NOT, OR and AND (which bind in this order), and brackets."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        self.holds = self._all()
+        if self.at < len(text):
+            raise self._unreadable()
+
+    def _all(self) -> Holds:
+        parts = [self._any()]
+        while self._word("AND"):
+            parts.append(self._any())
+        return lambda entry: all(part(entry) for part in parts)
+
+    def _any(self) -> Holds:
+        parts = [self._one()]
+        while self._word("OR"):
+            parts.append(self._one())
+        return lambda entry: any(part(entry) for part in parts)
+
+    def _one(self) -> Holds:
+        if self._word("NOT"):
+            inner = self._one()
+            return lambda entry: not inner(entry)
+        if self._word("("):
+            within = self._all()
+            if not self._word(")"):
+                raise self._unreadable()
+            return within
+        match = TERM.match(self.text, self.at)
         if match is None:
-            raise Refused(400, "INVALID_ARGUMENT", f"Unparseable filter: {part}")
+            raise self._unreadable()
+        self.at = match.end()
         values = {match[3]} if match[3] is not None else set(re.findall(r'"([^"]*)"', match[4]))
-        terms.append((match[1], match[2], values))
-    return terms
+        return lambda entry: _holds(entry, (match[1], match[2], values))
+
+    def _word(self, wanted: str) -> bool:
+        match = WORD.match(self.text, self.at)
+        there = match is not None and match[1] == wanted
+        if there:
+            self.at = match.end()
+        return there
+
+    def _unreadable(self) -> Refused:
+        return Refused(400, "INVALID_ARGUMENT", f"Unparseable filter: {self.text[self.at :]}")
 
 
 def _holds(entry: dict, term: tuple[str, str, set[str]]) -> bool:
