@@ -194,9 +194,11 @@ class Job(threading.Thread):
         """What the service sets, and the job's own variables."""
         place = self.request.job_spec.base_output_directory.output_uri_prefix.rstrip("/")
         return {
+            **VERTEX.environment,
             **{each.name: each.value for each in container.env},
             "CLOUD_ML_JOB_ID": self.number,
             "CLOUD_ML_PROJECT_ID": self.cloud.number,
+            "CLOUD_ML_REGION": self.cloud.region,
             "AIP_MODEL_DIR": f"{place}/model/",
             "AIP_CHECKPOINT_DIR": f"{place}/checkpoints/",
             "AIP_TENSORBOARD_LOG_DIR": f"{place}/logs/",

@@ -39,6 +39,7 @@ from tests.clouds.google.machine_room import (
     machine_environment,
 )
 from tests.clouds.google.shapes import as_json, parsed
+from training_image.contracts import COLAB_ENTERPRISE
 
 IDENTIFIER = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 URI = re.compile(r"gs://([a-z0-9][a-z0-9._-]+[a-z0-9])/(.+)")
@@ -275,7 +276,7 @@ class Execution(threading.Thread):
     def _environment(self) -> dict[str, str]:
         return {
             **machine_environment(self.cloud, self.request.service_account),
-            "VERTEX_PRODUCT": "COLAB_ENTERPRISE",
+            **COLAB_ENTERPRISE.environment,
             "GOOGLE_CLOUD_PROJECT": self.cloud.project,
         }
 
