@@ -14,6 +14,7 @@ from backends.google_calls import Account, GoogleError, call
 from backends.interface import BackendError, Reason
 from backends.staged_files import require_unchanged
 
+TAKE_OWN = "name a bucket of your own: the option bucket"
 SERVICE = "storage.googleapis.com"
 FAILED_PRECONDITION = 412
 NOT_FOUND = 404
@@ -145,16 +146,25 @@ def make_bucket(account: Account, name: str) -> bool:
     is there has to be the project's: the name can be foretold, and whoever took it first would get the data.
     """
     bucket = account.bucket(name)
-    there = call(bucket.client.lookup_bucket, name)
-    if there is not None:
-        if str(there.project_number) != _project_number(account, name):
-            message = f"the bucket {name} belongs to another project than {account.project}: no data is sent there"
-            raise BackendError(message, hint="name a bucket of your own: the option bucket", reason=Reason.CREDENTIALS)
+    if call(bucket.exists):
+        if not is_own(account, name):
+            raise BackendError(strange(account, name), hint=TAKE_OWN, reason=Reason.CREDENTIALS)
         return False
     bucket.iam_configuration.uniform_bucket_level_access_enabled = True
     bucket.iam_configuration.public_access_prevention = "enforced"
     call(bucket.create, location=account.region)
     return True
+
+
+def is_own(account: Account, name: str) -> bool:
+    """Whether the bucket belongs to the project. Raises BackendError where that cannot be told."""
+    found = call(account.bucket(name).client.lookup_bucket, name)
+    return found is not None and str(found.project_number) == _project_number(account, name)
+
+
+def strange(account: Account, name: str) -> str:
+    """What to say of a bucket that is not the project's."""
+    return f"the bucket {name} belongs to another project than {account.project}: no data is sent there"
 
 
 def _project_number(account: Account, bucket: str) -> str:

@@ -9,7 +9,7 @@ from backends.cloud_checks import looked, missing_image, wrong
 from backends.google_calls import Account, GoogleError, path
 from backends.google_machines import Machine, quota_metric
 from backends.google_request import bucket_of
-from backends.google_storage import location, split_uri
+from backends.google_storage import TAKE_OWN, is_own, location, split_uri, strange
 from backends.interface import BackendError, Finding, Json, Plan
 from backends.vertex_request import is_own_image
 
@@ -57,7 +57,7 @@ def enabled(account: Account, apis: dict[str, str]) -> Iterator[Finding]:
 
 
 def bucket(account: Account, uri: str) -> Iterator[Finding]:
-    """Whether the bucket is there, and near the job."""
+    """Whether the bucket is there, near the job, and the project's own where nobody has named it."""
     name, _ = split_uri(uri)
     where = location(account, name)
     if where is None and name == bucket_of(account.project, account.region):
@@ -66,6 +66,8 @@ def bucket(account: Account, uri: str) -> Iterator[Finding]:
     elif where is None:
         hint = f"gcloud storage buckets create gs://{name} --location {account.region}, or correct the option bucket"
         yield wrong("bucket", f"there is no bucket {name}", hint)
+    elif name == bucket_of(account.project, account.region) and not is_own(account, name):
+        yield wrong("bucket", strange(account, name), TAKE_OWN)
     elif where != account.region.upper() and not account.region.startswith(MULTI_REGIONS.get(where, ("nowhere",))):
         hint = f"take a bucket in {account.region}, or set the option region to {where.lower()}"
         yield wrong("bucket", f"the bucket {name} is in {where}, the job in {account.region}", hint)

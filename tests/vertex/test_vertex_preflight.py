@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from backends.google_calls import Account
+from backends.google_storage import make_bucket
 from backends.interface import Reason, Resources
 from backends.vertex import Vertex
 from tests.clouds.google.project import JOB_ACCOUNT, USER
@@ -76,6 +78,14 @@ def test_vertex_preflight_names_the_bucket(look, google):
     google.buckets.make("wide-bucket", "US")
     assert "europe-west4" in errors(look({"bucket": "far-bucket"}))["bucket"].hint
     assert "bucket" not in errors(look({"bucket": "wide-bucket"}))
+
+
+def test_vertex_preflight_names_a_bucket_that_others_have_taken(look, google, monkeypatch):
+    name = f"{google.project}-ftlaunch-{google.region}"
+    make_bucket(Account(google.project, google.region), name)
+    assert "bucket" not in errors(look())
+    monkeypatch.setitem(google.buckets.storage.buckets[name], "projectNumber", "1")
+    assert "another project" in errors(look())["bucket"].message
 
 
 def test_vertex_preflight_names_an_image_that_is_not_there(look, google):
