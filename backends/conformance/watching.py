@@ -95,8 +95,12 @@ def an_end_stays(harness: Harness) -> None:
 
 @promise()
 def an_end_is_an_end(harness: Harness) -> None:
-    """When an end is told nothing runs any more: STOPPING is told until the training has saved and gone."""
-    for run in (harness.runs.cancelled.run, harness.runs.finished):
+    """When an end is told, a failure and the time limit among them, nothing runs any more: STOPPING is told until the
+    training has saved and gone."""
+    runs = harness.runs
+    # Other promises tell where these two do not end at all.
+    failed = [attempt(lambda: runs.raced.run).value, attempt(lambda: runs.limited).value]
+    for run in (runs.cancelled.run, runs.finished, *(each for each in failed if each is not None)):
         running = run.census.running
         expect(running == 0, f"{run.handle.job_name} was {run.end.state} while {running} still ran")
 

@@ -1,8 +1,10 @@
 """Backends that break a promise about status, errors and logs."""
 
+import fcntl
 import itertools
 import json
 import time
+from typing import ClassVar
 
 from backends.interface import BackendError, JobNotFound, LogLine, Reason, State, Status
 from tests.backends.broken.catalogue import breaks
@@ -106,6 +108,22 @@ class EndsTooSoon(Reference):
         if status.state == State.STOPPING:
             return status.model_copy(update={"state": State.CANCELLED, "reason": Reason.USER})
         return status
+
+
+@breaks("an_end_is_an_end")
+class KeepsMachineOfTheFailed(Reference):
+    held: ClassVar[dict] = {}
+
+    def ended(self, folder, code):
+        if code == 2 and folder not in self.held:
+            self.held[folder] = (folder / "worker.lock").open("a")
+            fcntl.flock(self.held[folder], fcntl.LOCK_EX)
+        return super().ended(folder, code)
+
+    def read_status(self, folder):
+        if folder in self.held:
+            return self.ended(folder, 2).model_copy(update={"billable_seconds": 1.0})
+        return super().read_status(folder)
 
 
 @breaks("billable_seconds_are_told")
