@@ -109,16 +109,30 @@ class Colab(Backend):
         return False
 
     def known(self) -> Iterable[Handle]:
-        """The jobs that were started from here. A machine that a dead launcher or a failed stop left is given back."""
-        found = []
+        """The jobs that were started from here. A machine that a dead launcher or a failed stop left is given back.
+
+        Raises BackendError behind the last job where one could not be asked about, or its machine not be given back.
+        """
+        complaints: list[BackendError] = []
         for job in colab_job.every():
+            there = False
             with contextlib.suppress(BlockingIOError), job.alone(wait=False):
-                record = job.record
-                if record.started is not None and record.ended and record.endpoint is not None:
-                    colab_session.give_back(job)
-                if record.started is not None or self._was_started(job):
-                    found.append(self._handle(job))
-        return found
+                try:
+                    self._give_back_left(job)
+                    there = job.record.started is not None or self._was_started(job)
+                except BackendError as error:  # the other jobs may have machines too
+                    there = job.record.started is not None
+                    complaints.append(BackendError(f"{job.name}: {error.message}", error.hint, error.reason))
+            if there:
+                yield self._handle(job)
+        if complaints:
+            first = complaints[0]
+            raise BackendError("; ".join(each.message for each in complaints), first.hint, first.reason)
+
+    def _give_back_left(self, job: Job) -> None:
+        """Give back the machine that an ended job still has. Raises BackendError."""
+        if job.record.ended and job.record.may_have_machine:
+            colab_session.give_back(job)
 
     def status(self, handle: Handle) -> Status:
         """The supervisor's word, as the machine tells it now; an ended job's, as it was told then."""
@@ -170,7 +184,7 @@ class Colab(Backend):
             record = job.record
             if record.started is not None and not record.ended:
                 raise BackendError(f"{job.name} has not ended yet", hint=f"ftlaunch cancel {job.name}")
-            if record.endpoint is not None:
+            if record.may_have_machine:
                 colab_session.give_back(job)
             job.free()
 
@@ -178,8 +192,7 @@ class Colab(Backend):
         """Give back what a failed stop left; all else lies here, and is kept for a resume."""
         job = Job(handle.job_name)
         with contextlib.suppress(JobNotFound), job.alone():
-            if job.record.ended and job.record.endpoint is not None:
-                colab_session.give_back(job)
+            self._give_back_left(job)
 
     def notebook(self, plan: Plan, files: Mapping[str, Path], into: Path) -> list[Path]:
         """The notebook, and beside it the archive for Google Drive where the data is large."""

@@ -31,9 +31,9 @@ class Units(BaseModel):
     rate: float = 0.0
     """Units an hour that the job's machine added."""
     after: float | None = None
-    """Balance after the machine was given back, or just before; other machines draw on it as well."""
+    """Balance after the machine was lost, or just before it was given back; other machines draw on it as well."""
     used: float = 0.0
-    """What the job used, over all its machines, by their rate and time."""
+    """What the job used, over all its machines: by their rate and time; by the balance for one that was lost."""
 
 
 class Record(BaseModel):
@@ -49,7 +49,7 @@ class Record(BaseModel):
     gpu: str = ""
     """The machine's GPU by its driver."""
     started: float | None = None
-    """When the training was first started; None: never."""
+    """When the training was last started; None: never, or a start or a resume is being tried."""
     log_before: int = 0
     """Bytes of the log that earlier machines wrote."""
     checkpoints: dict[str, int] = {}
@@ -69,6 +69,11 @@ class Record(BaseModel):
     def ended(self) -> bool:
         """Whether the job will not change any more."""
         return self.shown is not None and self.shown.state.ended
+
+    @property
+    def may_have_machine(self) -> bool:
+        """Whether a machine was asked for and not seen to be gone, though its endpoint may never have been told."""
+        return self.intended is not None or self.endpoint is not None
 
 
 class Job:

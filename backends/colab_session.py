@@ -43,6 +43,8 @@ def begin(job: Job, secrets: Mapping[str, SecretStr], locked: int) -> None:
 
     Called by who is alone at the job; ``locked`` is that lock's descriptor. Raises BackendError.
     """
+    if job.record.may_have_machine:  # an earlier try's: listed as there before, it would not be looked for any more
+        give_back(job)
     record = job.record
     tool = tool_of(record.plan.request)
     balance, machines = tool.usage(), tool.assigned()
@@ -51,6 +53,7 @@ def begin(job: Job, secrets: Mapping[str, SecretStr], locked: int) -> None:
         before=[each.endpoint for each in machines],
         units=Units(before=balance.balance, others=balance.rate, used=record.units.used if record.units else 0.0),
         log_before=job.log_bytes(),
+        started=None,  # who dies in a resume leaves an intent again: whether this machine trains is asked then
         cancelled=False,
         shown=None,
     )
@@ -64,7 +67,8 @@ def begin(job: Job, secrets: Mapping[str, SecretStr], locked: int) -> None:
         except BackendError as left:
             if isinstance(error, BackendError):
                 error.message += f"; {_left(left)}"
-        job.update(shown=record.shown, cancelled=record.cancelled)  # an ended job that could not go on is what it was
+        # An ended job that could not go on is what it was.
+        job.update(started=record.started, shown=record.shown, cancelled=record.cancelled)
         raise
 
 
@@ -121,7 +125,7 @@ def look(job: Job) -> None:
     except BackendError as error:
         machine = _machine(tool, job)
         if machine is None:
-            _lost(job)
+            _lost(tool, job)
             return
         if not isinstance(error, SessionLost):
             raise
@@ -211,12 +215,14 @@ def _machine(tool: Tool, job: Job) -> str | None:
 
 
 def _stray(tool: Tool, job: Job, machines: list[Assigned] | None = None) -> str | None:
-    """A machine that came with our call and that nothing was written down of: of the kind asked for, not there before,
-    without a name, and as Colab gives it. Another that the user opened elsewhere at this moment would not be empty."""
+    """A machine that came with our call and that nothing was written down of: not there before, without a name, and as
+    Colab gives it. Its GPU may be another than the one asked for. One without a GPU is left alone: a notebook that the
+    user has just opened runs on such a machine, and its work may lie in memory alone, where nobody sees it."""
     record = job.record
+    gpus = {gpu for gpu, _ in colab_request.MACHINES.values()}
     for each in machines if machines is not None else tool.assigned():
         new = each.name == "?" and each.endpoint not in record.before
-        if new and each.hardware == record.plan.request["machine"]["gpu"]:
+        if new and each.hardware in gpus:
             tool.restore(job.name, each.endpoint)
             if tool.ask(job.name, _inline("untouched()")):
                 return each.endpoint
@@ -256,7 +262,7 @@ def _start(tool: Tool, job: Job, digest: str, secrets: Mapping[str, SecretStr]) 
             tool.upload(job.name, here, SECRETS)
         there = SECRETS
     tool.ask(job.name, _inline(f"(unpack('{digest}'), start({there!r}))[1]"), INSTALL_SECONDS)
-    job.update(started=job.record.started or time.time(), looked=0.0)
+    job.update(started=time.time(), looked=0.0)
 
 
 def _told(tool: Tool, job: Job) -> Json:
@@ -293,7 +299,7 @@ def _end(tool: Tool, job: Job, told: Json, status: Status) -> None:
         _bring(tool, job, told)
     except BackendError:
         if _machine(tool, job) is None:
-            _lost(job)
+            _lost(tool, job)
             return
         raise
     units, said = job.record.units, [status.message]
@@ -321,16 +327,29 @@ def _units(tool: Tool, record: Record) -> Units | None:
     return units.model_copy(update={"after": usage.balance, "rate": rate, "used": used})
 
 
-def _lost(job: Job) -> None:
-    """Write down that the machine is gone."""
+def _units_of_lost(tool: Tool, units: Units, began: float) -> Units:
+    """What the balance lacks since the machine was taken, less what others drew on it by the higher of their two known
+    rates: nobody tells when the machine went."""
+    usage = tool.usage(once=True)
+    others = max(units.others, usage.rate) * (time.time() - began) / 3600
+    drawn = max(0.0, units.before - usage.balance - others)
+    return units.model_copy(update={"after": usage.balance, "used": units.used + drawn})
+
+
+def _lost(tool: Tool, job: Job) -> None:
+    """Write down that the machine is gone, with its units if the tool tells them at once."""
     record = job.record
+    units = record.units
+    if units is not None and record.intended is not None:
+        with contextlib.suppress(BackendError, OSError):
+            units = _units_of_lost(tool, units, record.intended)
     steps = [int(match[1]) for name in record.checkpoints if (match := _STEP.fullmatch(name))]
     kept = f"from step {max(steps)}" if steps else "from the beginning: no checkpoint had been brought here"
     message = f"Colab took the machine away; `ftlaunch run --resume` goes on with another one, {kept}"
     status = Status(state=State.FAILED, reason=Reason.SPOT_INTERRUPTED, native_state="lost", message=message)
     if record.cancelled:
         status = Status(state=State.CANCELLED, reason=Reason.USER, native_state="lost", message="stopped on request")
-    job.update(shown=status, endpoint=None, intended=None)
+    job.update(shown=status, endpoint=None, intended=None, units=units)
 
 
 def _inline(expression: str) -> str:

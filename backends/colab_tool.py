@@ -22,6 +22,8 @@ PACKAGE = "google-colab-cli"
 INSTALL = f"pipx install --python python3.12 {PACKAGE} (or uv tool install {PACKAGE}); or set backends.colab.command"
 ANSWER_SECONDS = 60.0
 """Longest wait for a short piece of code on the machine."""
+ONCE_SECONDS = 20.0
+"""Longest wait for what is asked for once and may stay unknown."""
 NEW_SECONDS = 900.0
 """Longest wait for a machine; the tool itself tries again where the service is busy."""
 PAUSES = (0.5, 1.5, 4.0)
@@ -112,9 +114,10 @@ class Tool:
         found: dict[str, Any] = self._noted().get(session, {})
         return found.get("endpoint")
 
-    def usage(self) -> Usage:
-        """The account's units. Raises BackendError for an answer that is not known here."""
-        told = self._call(["usage"], ANSWER_SECONDS)
+    def usage(self, *, once: bool = False) -> Usage:
+        """The account's units; ``once``: asked for a short time and not again. Raises BackendError, for an answer that
+        is not known here as well."""
+        told = self._once(["usage"], ONCE_SECONDS)[0] if once else self._call(["usage"], ANSWER_SECONDS)
         if (match := _USAGE.search(told)) is None:
             raise BackendError(f"`colab usage` said something that is not known here: {told[:80]!r}", hint=INSTALL)
         return Usage(float(match[1]), float(match[2]), int(match[3]))

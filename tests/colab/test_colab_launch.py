@@ -24,7 +24,7 @@ def walk(colab, tmp_path_factory):
         made.first = launcher.communicate(timeout=200)
         assert launcher.returncode == 1, made.first
     made.status = json.loads(made.run("status", made.only_job()["job"], "--json", code=1).stdout)
-    made.running_then = len(colab.assigned())
+    made.running_then, made.units_then = len(colab.assigned()), made.record()["units"]
     made.document = json.loads(made.run("run", "--resume", "--yes", "--json", "--output", "out").stdout)
     made.machines = [machine for name, machine in colab.machines.items() if name not in before]
     return made
@@ -53,6 +53,7 @@ def test_colab_walk_leaves_no_machine(walk, colab):
 
 
 def test_colab_walk_stores_the_units(walk):
+    assert walk.units_then["after"] <= walk.units_then["before"]
     units = walk.record()["units"]
     assert units["before"] <= walk.balance + 0.005  # the tool tells two digits
     assert units["after"] < units["before"]

@@ -30,10 +30,11 @@ def job(harness, kind, **options):
     return type(made)(submission, harness.fresh().plan(submission), made.files)
 
 
-def test_colab_substituted_gpu_is_refused(harness, colab, monkeypatch):
+@pytest.mark.parametrize("answer_lost", [False, True])
+def test_colab_substituted_gpu_is_refused(harness, colab, monkeypatch, answer_lost):
     monkeypatch.setattr(colab, "substitute", "L4")
-    with pytest.raises(BackendError) as error:
-        start(harness, job(harness, "other"))
+    with colab.trouble(answer_lost=answer_lost), pytest.raises(BackendError) as error:
+        start(harness, job(harness, f"other{answer_lost:d}"))
     assert error.value.reason == Reason.NO_CAPACITY
     assert "gave NVIDIA L4 where T4 was asked for" in error.value.message
     assert "substitute" in error.value.hint
@@ -115,6 +116,30 @@ def test_colab_launcher_killed_while_it_takes_a_machine(colab, tmp_path):
     [machine] = [each for name, each in colab.machines.items() if name not in before]
     assert machine.job() is None
     assert colab.assigned() == []
+
+
+def test_colab_launcher_killed_while_it_resumes(colab, tmp_path):
+    """The new machine is given back, and the next command starts with what was kept of the first."""
+    train = {"rank": 4, "epochs": 1000.0, "max_steps": LONG, "checkpoint_steps": 50, "patience": 0}
+    walk = Walk(tmp_path, train=train)
+    with walk.start("run", "--yes") as launcher:
+        walk.until(lambda: walk.record().get("checkpoints"))
+        [lost] = colab.assigned()
+        lost.take_away()
+        launcher.communicate(timeout=200)
+    assert (walk.record()["endpoint"], launcher.returncode) == (None, 1)
+    with walk.start("run", "--resume", "--yes") as launcher:
+        walk.until(lambda: walk.record()["endpoint"])
+        kill(launcher)
+    assert len(colab.assigned()) == 1
+    walk.run("jobs", "--reconcile")
+    assert colab.assigned() == []
+    with walk.start("run", "--resume", "--yes") as launcher:
+        walk.until(lambda: walk.record()["shown"])
+        kill(launcher)
+    [machine] = colab.assigned()
+    assert machine.job()[1] == 1
+    walk.until(lambda: b"going on from the checkpoint" in (machine.read("/content/ftlaunch/log.txt") or b""))
 
 
 def test_colab_launcher_killed_while_it_trains(colab, tmp_path):

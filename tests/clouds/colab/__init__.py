@@ -111,7 +111,8 @@ class Colab(Loopback):
         assert query.pop("authuser") == "0"
         assert request.headers["X-Colab-Client-Agent"] == "colab-cli"
         response = self._answer(request, urlsplit(request.path).path, query)
-        if (self.troubles.drop and odd) or (self.troubles.answer_lost and request.method == "POST"):
+        assigned = request.method == "POST" and urlsplit(request.path).path == "/tun/m/assign"
+        if (self.troubles.drop and odd) or (self.troubles.answer_lost and assigned):
             response.cut_after = len(response.body) // 2
         return response
 
