@@ -11,9 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from pydantic import ValidationError
+
 from backends import hardware
+from backends.colab_request import ColabOptions
+from backends.home import config_home
 from backends.prices import Price
+from launcher import yamlfile
 from launcher.cost.live import SourceError, get_json, pages
+from training_image.errors import InputError
 
 AWS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonSageMaker/current/{region}/index.json"
 AZURE = "https://prices.azure.com/api/retail/prices?"
@@ -141,11 +147,12 @@ def google(region: str) -> Iterator[Price]:
 
 
 def colab(region: str) -> Iterator[Price]:
-    """Colab's present rate by its own tool, which knows it only while exactly one machine is assigned."""
-    tool = shutil.which("colab")
-    if tool is None:
-        raise SourceError("needs Colab's command line tool (google-colab-cli), signed in")
-    usage, sessions = _colab(tool, "usage"), _colab(tool, "sessions")
+    """Colab's present rate by its own tool, which knows it only while exactly one machine is assigned.
+
+    ``config.yaml`` says which tool that is and how it signs in, as for the backend.
+    """
+    options = _colab_options()
+    usage, sessions = _colab(options, "usage"), _colab(options, "sessions")
     rate = re.search(r"^Usage rate: ([\d.]+)/hr$", usage, re.M)
     count = re.search(r"^Active assignments: (\d+)$", usage, re.M)
     if rate is None or count is None:
@@ -242,9 +249,30 @@ def _google_token() -> str:
     return str(credentials.token)
 
 
-def _colab(tool: str, verb: str) -> str:
+def _colab_options() -> ColabOptions:
+    """The user's ``backends.colab``; the defaults where there is none."""
+    config = config_home() / "config.yaml"
     try:
-        done = subprocess.run([tool, "--auth", "adc", verb], capture_output=True, text=True, timeout=60, check=False)
+        content = yamlfile.read(config).value if config.is_file() else {}
+        return ColabOptions.model_validate((content.get("backends") or {}).get("colab") or {})
+    except (InputError, ValidationError, AttributeError) as error:
+        raise SourceError(f"backends.colab in {config} cannot be used: {error}") from error
+
+
+def _colab(options: ColabOptions, verb: str) -> str:
+    tool = shutil.which(os.path.expanduser(options.command))
+    if tool is None:
+        raise SourceError(f"needs Colab's command line tool (google-colab-cli), signed in; no {options.command!r} here")
+    command = [tool, "--auth", options.auth, verb]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,  # one that is not signed in asks for a code, and ends at once without an answer
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceError(f"`colab {verb}` did not answer: {error}") from error
     if done.returncode:
