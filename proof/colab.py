@@ -1,26 +1,38 @@
-"""The walk on Colab, by Google's own tool against the loopback Colab of the tests; needs what tests/services.sh
-installs and starts, and root.
+"""The walk on Colab, by Google's own tool against the loopback Colab of the tests: the machine is lost in the middle of
+the training, and another goes on. Needs what tests/services.sh installs and starts, and root.
 
 Usage: python -m proof.colab; exits with 1 where a promise does not hold; writes docs/proof/colab.md.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
+from backends import colab_job
 from backends.colab_job import Job
+from backends.interface import Reason
+from launcher.demo_model import made_apart
 from launcher.image import Image, build, own_wheels
-from proof.walk import Walked, walk, write
+from launcher.results import verify
+from proof.real_model import DATA, ROOT
+from proof.walk import FTLAUNCH, Walked, write
 from tests.clouds.colab import Colab
 from tests.clouds.colab.account import TOOL, logged_in
 from tests.colab.machine_image import build as machine_image
 
 PLACE = (
-    "Colab was the loopback of `tests/clouds/colab` on this machine, asked by Google's own tool; the machine was a "
-    "container with a Jupyter server, a bare Python and the packages of the lock."
+    "Colab was the loopback of `tests/clouds/colab` on this machine, asked by Google's own tool; the machines were "
+    "containers with a Jupyter server, a bare Python and the packages of the lock. The first machine was taken away "
+    "{seconds:.0f} s after its command, without `--resume`, had begun; the command below went on with another one."
 )
+MOST_SECONDS = 1800.0
+"""Longest wait for the first checkpoint to come here, and for a command to end: the model is a real one."""
 
 
 def main() -> int:
@@ -28,23 +40,81 @@ def main() -> int:
     image = machine_image(build(Image("cpu"), own_wheels())[0])
     with tempfile.TemporaryDirectory() as folder, logged_in(Path(folder, "home"), image) as cloud:
         cloud.threads = 2
-        sets = (f"backends.colab.command={TOOL}", "backends.colab.auth=adc", "budget.max_hours=2")
-        walked = walk("colab", *sets, folder=Path(folder))
+        made_apart()
+        tool = (f"backends.colab.command={TOOL}", "backends.colab.auth=adc")
+        sets = (*tool, "budget.max_hours=2", "train.checkpoint_steps=10")
+        command = ["--backend", "colab", str(DATA.relative_to(ROOT)), *(f"--set={each}" for each in sets)]
+        planned = json.loads(_run([*command, "--dry-run", "--json"]).stdout)
+        lost, seconds = lose_machine(command, cloud, Path(folder))
+        left = len(cloud.assigned())
+        walked = go_on([*command, "--resume"], planned, Path(folder))
+        walked.check("the loss was told as one: FAILED, SPOT_INTERRUPTED", lost is Reason.SPOT_INTERRUPTED)
+        walked.check("no machine was left by it", left == 0)
         check(walked, cloud)
-        return write(walked, "Colab with the real model", PLACE)
+        return write(walked, "Colab with the real model", PLACE.format(seconds=seconds))
+
+
+def lose_machine(command: list[str], cloud: Colab, folder: Path) -> tuple[Reason | None, float]:
+    """Run the command, and take its machine away when a checkpoint has come here; gives the reason that was told, and
+    the seconds after which it was lost."""
+    began = time.monotonic()
+    arguments = [FTLAUNCH, *command, "--yes", "--output", str(folder / "output")]
+    with (
+        (folder / "first.txt").open("w+") as said,
+        subprocess.Popen(arguments, cwd=ROOT, stdout=said, stderr=said) as run,
+    ):
+        while not any(job.record.checkpoints for job in colab_job.every()):
+            if run.poll() is not None or time.monotonic() - began > MOST_SECONDS:
+                run.kill()
+                sys.exit(f"no checkpoint came here:\n{(folder / 'first.txt').read_text()}")
+            time.sleep(0.5)
+        [machine] = cloud.assigned()
+        machine.take_away()
+        seconds = time.monotonic() - began
+        run.wait(MOST_SECONDS)
+    [job] = colab_job.every()
+    shown = job.record.shown
+    return None if shown is None else shown.reason, seconds
+
+
+def go_on(command: list[str], planned: dict[str, Any], folder: Path) -> Walked:
+    """Run the command that goes on, and judge its results as `proof.walk.walk` does."""
+    began = time.monotonic()
+    done = _run([*command, "--json", "--yes", "--output", str(folder / "output")])
+    seconds = time.monotonic() - began
+    document = json.loads(done.stdout)
+    output = Path(document["output"])
+    result = json.loads((output / "result.json").read_text())
+    walked = Walked("colab", command, planned, document, result, output, done.stderr.splitlines(), seconds)
+    walked.check("the job SUCCEEDED and its verdict is `improved`", result["verdict"]["outcome"] == "improved")
+    walked.check("every fetched file is as the container's manifest says", verify(output) == [])
+    walked.check("the container says that it ran at this place", result["platform"]["name"] == "colab")
+    walked.check("the log was followed to its last line", any(line.startswith("[done]") for line in walked.shown))
+    step = result["training"]["resumed_from"]
+    walked.check(f"the second machine went on from a checkpoint of the first (step {step})", step is not None)
+    return walked
 
 
 def check(walked: Walked, cloud: Colab) -> None:
     """What Colab itself knows of the job."""
     machines = list(cloud.machines.values())
-    walked.check("one machine was taken, with the GPU asked for", [each.accelerator for each in machines] == ["T4"])
-    started = [(walked.document["job"], 1)]
-    walked.check("the training was started on it once", [each.job() for each in machines] == started)
+    two = ["T4", "T4"]
+    walked.check("two machines were taken, with the GPU asked for", [each.accelerator for each in machines] == two)
+    started = [(walked.document["job"], 1)] * 2
+    walked.check("the training was started once on each", [each.job() for each in machines] == started)
     walked.check("no machine is left", cloud.assigned() == [])
     units = Job(walked.document["job"]).record.units
     told = units is not None and units.used > 0
     walked.check(f"the units used are in the record ({units.used if units else 0:.2f})", told)
     walked.check("no host outside of Colab was asked for", cloud.gateway.refused == [])
+
+
+def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [FTLAUNCH, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=MOST_SECONDS)
+    if done.returncode:
+        sys.exit(f"ftlaunch {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+    return done
 
 
 if __name__ == "__main__":
