@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.tiny_model import tasks
 from training_image.data import Renderer, load_splits, render_splits, renderer_of
 from training_image.data.problems import DataError
 from training_image.evaluate import Evaluator
+from training_image.evaluate import evaluator as evaluators
+from training_image.evaluate.evaluator import TIMED_ROWS
 from training_image.screen import that_fit
 from training_image.spec import Data
 
@@ -26,6 +29,28 @@ def test_rows_tell_their_group_by_a_number(tokenizer: Any, tmp_path: Path) -> No
     sources = list(dict.fromkeys(row.fields["source"] for row in splits.test))
     assert [line["group"] for line in found.predictions] == [sources.index(row.fields["source"]) for row in splits.test]
     assert found.as_json()["groups"] == len(sources) > 1
+
+
+@pytest.mark.parametrize(("validation", "timed"), [(8, 8), (0, TIMED_ROWS)])
+def test_an_evaluation_is_foretold_with_and_without_validation_rows(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: int, timed: int
+) -> None:
+    """By a clock that goes on by one second with each row that is asked."""
+    folder = tasks.write(tmp_path, "colours", train=90, validation=8, test=24)
+    spec = spec_of()
+    splits = load_splits(spec, folder)
+    splits = replace(splits, validation=splits.train[:validation])
+    evaluator = Evaluator(spec, splits, Renderer(tokenizer, spec, splits.labels))
+    asked: list[int] = []
+
+    def ask(model: Any, renderer: Any, prompts: list[list[int]], labels: list[str]) -> list[list[float]]:
+        asked.append(len(prompts))
+        return [[-1.0] * len(labels)] * len(prompts)
+
+    monkeypatch.setattr(evaluators, "label_likelihoods", ask)
+    monkeypatch.setattr(evaluators.time, "perf_counter", lambda: float(sum(asked)))
+    assert evaluator.seconds_of(None) == validation + len(splits.test)
+    assert asked == [timed]
 
 
 def test_long_rows_stay_within_learned_positions(tokenizer: Any, tmp_path: Path) -> None:

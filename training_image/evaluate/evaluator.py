@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 GENERATED_VALIDATION_ROWS = 200
 """Early stop looks at the first so many generated answers; the loss is over all rows."""
 
+TIMED_ROWS = 64
+"""Training rows that stand for the others where it is only asked how long an evaluation takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
@@ -113,8 +116,7 @@ class Evaluator:
         name, rows = self.spec.task.metric_name, self.splits.validation
         if not rows:
             return name, math.nan, {}
-        answers = self._classify(model, rows, (), None) if self._classifies else self._write(model, rows, ())
-        outcomes = answers.outcomes
+        outcomes = self._answers(model, rows).outcomes
         curves = {
             "validation/loss": sum(outcome.nll for outcome in outcomes) / sum(outcome.tokens for outcome in outcomes)
         }
@@ -124,10 +126,14 @@ class Evaluator:
         return name, curves[f"validation/{name}"], curves
 
     def seconds_of(self, model: Any) -> float:
-        """About how long an evaluation of the test split takes, of a model that cannot be evaluated yet."""
-        start, rows = time.perf_counter(), self.splits.validation
-        self.validation_metric(model)
-        return (time.perf_counter() - start) * (1 + len(self.splits.test) / max(1, len(rows)))
+        """About how long an evaluation of the test split takes, of a model that cannot be evaluated yet.
+
+        Timed on the validation rows, and where there are none on some training rows.
+        """
+        start, rows = time.perf_counter(), self.splits.validation or self.splits.train[:TIMED_ROWS]
+        self._answers(model, rows)
+        asked = len(self.splits.validation) + len(self.splits.test)  # a test row is asked beside those that calibrate
+        return (time.perf_counter() - start) * asked / max(1, len(rows))
 
     def shots(self) -> list[Example]:
         """The few-shot examples: seeded, as many of each label, and together with nearly all prompts (95 %) and the
@@ -159,6 +165,10 @@ class Evaluator:
         if shots is not None and len(shots) != self._wanted_shots:
             notes.append(f"{len(shots)} of {self._wanted_shots} examples fit into data.max_length or are there")
         return self._finish(name, answers, start, None if shots is None else [shot.id for shot in shots], notes)
+
+    def _answers(self, model: Any, rows: Sequence[Example]) -> _Answers:
+        """The instruction alone, not calibrated."""
+        return self._classify(model, rows, (), None) if self._classifies else self._write(model, rows, ())
 
     def _prompt(self, example: Example, shots: Sequence[Example] = ()) -> list[int]:
         """Rendered once for all evaluations and validations, where no examples go before it."""
