@@ -17,14 +17,15 @@ FEWEST_STEPS = 10
 def guards(history: Sequence[Mapping[str, Any]]) -> list[Guard]:
     """Look at the lines of metrics.jsonl (``step``, ``train/loss``, ``train/grad_norm``, ``validation/loss``, ...).
 
-    Codes: diverged, learning_rate_too_high, dead_adapter, learning_rate_too_low, overfitting. At most one of the
-    first four, as each explains the ones after it.
+    Codes: learning_rate_too_high, dead_adapter, learning_rate_too_low, overfitting. At most one of the first three, as
+    each explains the ones after it. A loss that is no number is not among them: it ends the job at its step, by an
+    error and an exit code of its own (`training_image.errors.Diverged`).
     """
     train = _series(history, "train/loss")
     # A norm that is no number is of a step that the fp16 scaler skipped; without a scaler it ends the training.
     norms = [(step, norm) for step, norm in _series(history, "train/grad_norm") if math.isfinite(norm)]
     found: list[Guard] = []
-    for look in (_diverged, _too_high, _dead, _too_low):
+    for look in (_too_high, _dead, _too_low):
         guard = look(train, norms)
         if guard is not None:
             found.append(guard)
@@ -45,17 +46,6 @@ def _ends(series: Series) -> tuple[float, float]:
     part = max(1, len(series) // 5)
     values = [value for _, value in series]
     return fmean(values[:part]), fmean(values[-part:])
-
-
-def _diverged(train: Series, norms: Series) -> Guard | None:
-    broken = next((step for step, value in train if not math.isfinite(value)), None)
-    if broken is None:
-        return None
-    return _guard(
-        "diverged",
-        f"the loss was not a number at step {broken}",
-        "Lower train.learning_rate to a third and look for broken rows with `ftlaunch check`.",
-    )
 
 
 def _too_high(train: Series, norms: Series) -> Guard | None:
