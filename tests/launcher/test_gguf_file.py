@@ -96,3 +96,27 @@ def test_a_file_of_another_model_is_found_out(merged: Path) -> None:
     save_file(weights | {name: -weights[name]}, merged / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="logits are"):
         gguf_file.compare(merged, target)
+
+
+@pytest.fixture
+def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script under the name of llama.cpp's, the only thing on the PATH."""
+    script = tmp_path / "tools" / gguf_file.CONVERTER
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(script.parent))
+    return script
+
+
+def test_the_converter_of_llama_cpp_is_taken_where_it_is(merged: Path, converter: Path) -> None:
+    converter.write_text("import json, sys; open(sys.argv[3], 'w').write(json.dumps(sys.argv[1:]))")
+    target = merged.parent / "model.gguf"
+    assert gguf_file.write(merged, target, "some/model") == "llama.cpp"
+    assert json.loads(target.read_text()) == [str(merged), "--outfile", str(target), "--outtype", "bf16"]
+
+
+def test_a_converter_that_fails_is_told_by_its_last_line(merged: Path, converter: Path) -> None:
+    converter.write_text("import sys; sys.exit('a line before\\nModel Mamba is not supported')")
+    with pytest.raises(InputError, match="failed: Model Mamba is not supported") as told:
+        gguf_file.write(merged, merged.parent / "model.gguf", "some/model")
+    assert told.value.hint == f"run it by hand on {merged}"
