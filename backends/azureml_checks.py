@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backends import azure_registry, azureml_secrets
-from backends.azure_calls import ARM, Account, AzureError, translated
+from backends.azure_calls import ARM, Account, AzureError, Workspace, translated
 from backends.azure_storage import path_in_datastore
 from backends.azureml_request import is_own_image
 from backends.cloud_checks import looked, missing_image, wrong
@@ -15,7 +15,7 @@ from backends.interface import BackendError, Finding, Json, Plan
 PROVIDER = "Microsoft.MachineLearningServices"
 API = {"api-version": "2024-10-01"}
 LOW_PRIORITY = "TotalLowPriorityCores"
-"""The quota of low-priority cores: one for all families."""
+"""The quota of low-priority cores: one for all families. A family may have one of its own below it."""
 QUOTA = "ask for {cores} or more in the studio: Quota, {family}"
 
 
@@ -105,7 +105,11 @@ def _cluster(account: Account, name: str, machine: str | None, count: int, spot:
     if str(cluster.type).lower() != "amlcompute":
         yield wrong("compute", f"{name} is no compute cluster but {cluster.type}", "take a cluster: AmlCompute")
         return
-    if machine is not None and str(cluster.size).lower() != machine.lower():
+    if machine is None:
+        message = f"the machines of {name} are {cluster.size}; the job names none, so that its price is not known"
+        hint = f"set resources.machine: {cluster.size}"
+        yield Finding(level="note", code="compute", message=message, hint=hint)
+    elif str(cluster.size).lower() != machine.lower():
         message = f"the machines of {name} are {cluster.size}, the job and its price are for {machine}"
         hint = f"set resources.machine: {cluster.size} and leave resources.gpu out, or take another cluster"
         yield wrong("compute", message, hint)
@@ -135,17 +139,33 @@ def _quota(account: Account, machine: str, count: int, region: str, spot: bool) 
         yield wrong("quota", f"{machine} is not rented at low priority", hint)
         return
     cores = count * int(size["vCPUs"])
-    family = LOW_PRIORITY if spot else str(size["family"])
-    usages = {str(each["name"]["value"]).lower(): each for each in account.pages(f"{place}/usages", **API)}
-    usage = usages.get(family.lower())
-    if usage is None:
-        message = f"Azure ML tells no quota of {family} in {region}"
+    usages = list(account.pages(f"{place}/usages", **API))
+    family = str(size["family"])
+    names = [LOW_PRIORITY, family] if spot else [family]
+    found = {name: [each for each in usages if _counts(each, name, spot, account.workspace)] for name in names}
+    if not found[names[0]]:
+        message = f"Azure ML tells no quota of {names[0]} in {region}"
         yield Finding(level="warning", code="quota", message=message, hint="look in the studio: Quota")
-        return
-    used, limit = int(usage["currentValue"]), int(usage["limit"])
-    if used + cores > limit:
-        message = f"{limit - used} of {limit} cores of {family} are free in {region}, the job needs {cores}"
-        yield wrong("quota", message, QUOTA.format(cores=used + cores, family=family))
+    for name, rows in found.items():
+        for row in rows:
+            used, limit = int(row["currentValue"]), int(row["limit"])
+            if 0 <= limit < used + cores:  # -1: the row has no limit of its own
+                message = f"{limit - used} of {limit} cores of {name} are free in {region}, the job needs {cores}"
+                yield wrong("quota", message, QUOTA.format(cores=used + cores, family=name))
+
+
+def _counts(usage: Json, name: str, spot: bool, workspace: Workspace) -> bool:
+    """Whether a row of the usages is the quota of that name that the job's cores count in.
+
+    A family's dedicated and low-priority rows have the same name, and differ in type alone; workspaces that share the
+    subscription may have rows of their own.
+    """
+    if str(usage["name"]["value"]).lower() != name.lower():
+        return False
+    if name != LOW_PRIORITY and ("lowprioritycores" in str(usage.get("type")).lower()) != spot:
+        return False
+    place = f"{usage.get('id')}/".lower()
+    return "/workspaces/" not in place or f"{workspace.id}/".lower() in place
 
 
 def _image(account: Account, plan: Plan) -> Iterator[Finding]:

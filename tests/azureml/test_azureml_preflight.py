@@ -92,6 +92,20 @@ def test_azureml_preflight_counts_low_priority_cores_apart(look, azure):
         assert LOW_PRIORITY in errors(look(resources=spot))["quota"].message
 
 
+def test_azureml_preflight_knows_a_familys_low_priority_row_from_its_dedicated_one(look, azure):
+    """They have the same name; -1 stands for no limit."""
+    family, spot = "Standard NCASv3_T4 Family", Resources(machine=GPU_MACHINE, spot=True)
+    azure.quotas.low_priority_limits[family] = 2
+    try:
+        assert f"2 of 2 cores of {family}" in errors(look(resources=spot))["quota"].message
+        with quota(azure, family, 4):
+            assert errors(look(resources=Resources(machine=GPU_MACHINE))) == {}
+    finally:
+        azure.quotas.low_priority_limits.clear()
+    with quota(azure, family, -1):
+        assert errors(look(resources=Resources(machine=GPU_MACHINE))) == {}
+
+
 def test_azureml_preflight_names_a_machine_that_the_region_has_not(look):
     found = errors(look(resources=Resources(machine="Standard_NC4as_T5")))["quota"]
     assert "Standard_NC4as_T5" in found.message
@@ -113,6 +127,8 @@ def test_azureml_preflight_compares_the_clusters_machines(look):
     found = errors(look({"compute": CLUSTER}, Resources(machine=GPU_MACHINE)))["compute"]
     assert f"are {MACHINE}, the job and its price are for {GPU_MACHINE}" in found.message
     assert f"resources.machine: {MACHINE}" in found.hint
+    [told] = [finding for finding in look({"compute": CLUSTER}, Resources(spot=True)) if finding.code == "compute"]
+    assert (told.level, told.hint) == ("note", f"set resources.machine: {MACHINE}")
 
 
 def test_azureml_preflight_tells_of_a_price_of_another_region(look):

@@ -1,4 +1,4 @@
-"""Machine sizes and the quota of cores by their families, dedicated and low priority apart."""
+"""Machine sizes and the quota of cores by their families, dedicated and low priority apart: two rows of one name."""
 
 from tests.clouds.azure.answers import Refused
 
@@ -16,6 +16,8 @@ class Quotas:
         self.cloud = cloud
         self.limits: dict[str, int] = {}
         """By family; families with GPUs have none unless a value stands here, as in a new subscription."""
+        self.low_priority_limits: dict[str, int] = {}
+        """Of a family's low-priority cores, below those of all families; by default there is no such limit: -1."""
 
     def limit(self, family: str) -> int:
         return self.limits.get(family, 100 if family in (LOW_PRIORITY, "standardDSv2Family") else 0)
@@ -28,21 +30,39 @@ class Quotas:
         return (LOW_PRIORITY if spot else family), cores
 
     def usages(self) -> dict:
-        families = [LOW_PRIORITY, *dict.fromkeys(family for family, _, _ in SIZES.values())]
+        families = list(dict.fromkeys(family for family, _, _ in SIZES.values()))
+        jobs = [job for job in self.cloud.jobs.jobs.values() if not job.ended]
+
+        def used(quota: str, family: str | None = None) -> int:
+            counted = (job for job in jobs if job.family == quota)
+            return sum(
+                job.cores for job in counted if family in (None, SIZES[job.body["resources"]["instanceType"]][0])
+            )
+
+        dedicated = [
+            self._row("vmFamily/dedicatedCores", family, used(family), self.limit(family)) for family in families
+        ]
+        low = [
+            self._row(
+                "vmFamily/lowPriorityCores",
+                family,
+                used(LOW_PRIORITY, family),
+                self.low_priority_limits.get(family, -1),
+            )
+            for family in families
+        ]
+        total = self._row("lowPriorityCores", LOW_PRIORITY, used(LOW_PRIORITY), self.limit(LOW_PRIORITY))
+        return {"value": [*dedicated, total, *low]}
+
+    def _row(self, kind: str, name: str, used: int, limit: int) -> dict:
         place = f"/subscriptions/{self.cloud.subscription}/providers/Microsoft.MachineLearningServices"
-        jobs = self.cloud.jobs.jobs.values()
         return {
-            "value": [
-                {
-                    "id": f"{place}/locations/{self.cloud.region}/usages/{family}",
-                    "type": "Microsoft.MachineLearningServices/vmFamily/dedicatedCores/usages",
-                    "unit": "Count",
-                    "currentValue": sum(job.cores for job in jobs if not job.ended and job.family == family),
-                    "limit": self.limit(family),
-                    "name": {"value": family, "localizedValue": family},
-                }
-                for family in families
-            ]
+            "id": f"{place}/locations/{self.cloud.region}/usages/{name}",
+            "type": f"Microsoft.MachineLearningServices/{kind}/usages",
+            "unit": "Count",
+            "currentValue": used,
+            "limit": limit,
+            "name": {"value": name, "localizedValue": name},
         }
 
     def sizes(self) -> dict:
