@@ -65,24 +65,28 @@ class Store:
 
     def keys(self) -> dict[str, int]:
         """Bytes by key of all objects below the prefix."""
-        found = pages(
-            self.s3.list_objects_v2, "Contents", "NextContinuationToken", Bucket=self.bucket, Prefix=f"{self.prefix}/"
-        )
-        return {str(each["Key"]): int(each["Size"]) for each in found}
+        return {str(each["Key"]): int(each["Size"]) for each in self._listed()}
 
     def fetch(self, into: Path) -> int:
-        """Copy all below the prefix into the folder; files that are there with the same content stay. The number."""
-        keys = self.keys()
-        for key in keys:
+        """Copy all below the prefix into the folder. The number of files.
+
+        Files that are there with the same content stay, as far as S3 tells it: of what was sent in several parts, or
+        is encrypted with a KMS key, it keeps no checksum of the content.
+        """
+        listed = list(self._listed())
+        for each in listed:
+            key = str(each["Key"])
             inner = PurePosixPath(key[len(self.prefix) + 1 :])
             if inner.is_absolute() or ".." in inner.parts:
                 raise BackendError(f"the bucket holds a file with the name {key!r}", hint="remove it by hand")
             target = into / inner
+            if _is_there(target, each):
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(target.name + ".part")
             call(self.s3.download_file, self.bucket, key, str(partial))
             partial.replace(target)
-        return len(keys)
+        return len(listed)
 
     def delete(self) -> None:
         """Remove all below the prefix."""
@@ -90,6 +94,10 @@ class Store:
         for start in range(0, len(keys), 1000):
             batch = {"Objects": keys[start : start + 1000], "Quiet": True}
             call(self.s3.delete_objects, Bucket=self.bucket, Delete=batch)
+
+    def _listed(self) -> Iterator[Json]:
+        where = {"Bucket": self.bucket, "Prefix": f"{self.prefix}/"}
+        return pages(self.s3.list_objects_v2, "Contents", "NextContinuationToken", **where)
 
     def _head(self, key: str) -> Json:
         try:
@@ -129,6 +137,15 @@ def fetch_archive(s3: Any, uri: str, into: Path) -> None:
         ) from error
     finally:
         archive.unlink(missing_ok=True)
+
+
+def _is_there(target: Path, listed: Json) -> bool:
+    """Whether the file has the object's content by its ETag, which is the MD5 of what was sent in one part."""
+    if not target.is_file() or target.stat().st_size != listed["Size"]:
+        return False
+    with target.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return digest == str(listed["ETag"]).strip('"')
 
 
 def _plain(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -168,6 +168,21 @@ def test_sagemaker_a_fetch_survives_connections_that_break_off(s3, aws, place, t
     assert (tmp_path / "weights").read_bytes() == content
 
 
+def test_sagemaker_a_second_fetch_brings_only_what_is_not_there(s3, aws, place, tmp_path):
+    for name in ("kept", "stale", "new"):
+        aws.s3.put_object(Bucket=BUCKET, Key=f"{place}/{name}", Body=name.encode() * 100)
+    store = Store(s3, f"s3://{BUCKET}/{place}")
+    assert store.fetch(tmp_path) == 3
+    (tmp_path / "stale").write_bytes(b"STALE" * 100)  # of the same size
+    (tmp_path / "new").unlink()
+    before = aws.sent.value
+    assert store.fetch(tmp_path) == 3
+    assert aws.sent.value - before == len("stale" * 100) + len("new" * 100)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        name: name * 100 for name in ("kept", "stale", "new")
+    }
+
+
 def test_sagemaker_a_name_in_the_bucket_cannot_lead_out(s3, aws, place, tmp_path):
     aws.s3.put_object(Bucket=BUCKET, Key=f"{place}/../../evil", Body=b"evil")
     with pytest.raises(BackendError, match="evil"):
