@@ -48,6 +48,8 @@ LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 CHANNELS = (sagemaker_request.DATA_CHANNEL, sagemaker_request.SPEC_CHANNEL)
 REMOVED_TAG = "ftlaunch:removed"
 NOT_FOUND = "requested resource not found"
+OF_SERVICES = "/aws-service-role/"
+"""Path of the roles that a service has for itself (service-linked): no job can be handed one."""
 RESCUED = "output"
 """The copy of the output tree in the checkpoint folder, for jobs that SageMaker makes no model.tar.gz of."""
 KEPT = (
@@ -252,6 +254,7 @@ def _role(account: Account, caller: str) -> str | None:
         str(role["Arn"])
         for role in pages(account.client("iam").list_roles, "Roles", "Marker")
         if sagemaker_checks.SERVICE in json.dumps(role["AssumeRolePolicyDocument"])
+        and not role["Path"].startswith(OF_SERVICES)
     ]
     own = caller.split("/")[1] if ":assumed-role/" in caller else None
     same = [arn for arn in trusted if arn.rpartition("/")[2] == own]
@@ -261,16 +264,14 @@ def _role(account: Account, caller: str) -> str | None:
 
 
 def _make_default_bucket(account: Account, bucket: str) -> None:
+    owner = str(account.identity()["Account"])
+    if sagemaker_checks.find_bucket(account, bucket, owner) is not None:
+        return
+    if bucket != sagemaker_checks.default_bucket(account.region, owner):
+        raise BackendError(f"there is no bucket {bucket}", hint="correct backends.sagemaker.bucket")
+    there = {} if account.region == "us-east-1" else {"LocationConstraint": account.region}
     s3 = account.client("s3")
-    try:
-        call(s3.head_bucket, Bucket=bucket)
-    except AwsError as error:
-        if error.code not in ("404", "NoSuchBucket", "NotFound"):
-            raise
-        if bucket != sagemaker_checks.default_bucket(account.region, str(account.identity()["Account"])):
-            raise BackendError(f"there is no bucket {bucket}", hint="correct backends.sagemaker.bucket") from error
-        there = {} if account.region == "us-east-1" else {"LocationConstraint": account.region}
-        call(s3.create_bucket, Bucket=bucket, **({"CreateBucketConfiguration": there} if there else {}))
+    call(s3.create_bucket, Bucket=bucket, **({"CreateBucketConfiguration": there} if there else {}))
 
 
 def _put_secrets(account: Account, job_name: str, secrets: Mapping[str, SecretStr]) -> None:

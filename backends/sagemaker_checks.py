@@ -10,7 +10,7 @@ from backends import aws_registry
 from backends.aws_calls import Account, AwsError, call, pages
 from backends.aws_storage import split_uri
 from backends.cloud_checks import looked, missing_image, wrong
-from backends.interface import BackendError, Finding, Json, Plan
+from backends.interface import BackendError, Finding, Json, Plan, Reason
 from backends.sagemaker_request import is_own_image
 
 SERVICE = "sagemaker.amazonaws.com"
@@ -71,8 +71,9 @@ def _rights(request: Json, plan: Plan) -> Iterator[tuple[list[str], str]]:
     yield ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], f"arn:aws:s3:::{bucket}/{key}/any"
     yield ["s3:ListBucket"], f"arn:aws:s3:::{bucket}"
     place = f"{plan.request['region']}:{request['RoleArn'].split(':')[4]}"
-    group = f"arn:aws:logs:{place}:log-group:/aws/sagemaker/TrainingJobs:log-stream:any"
-    yield ["logs:CreateLogStream", "logs:PutLogEvents"], group
+    group = f"arn:aws:logs:{place}:log-group:/aws/sagemaker/TrainingJobs"
+    yield ["logs:CreateLogGroup", "logs:DescribeLogStreams"], f"{group}:*"
+    yield ["logs:CreateLogStream", "logs:PutLogEvents"], f"{group}:log-stream:any"
     yield ["cloudwatch:PutMetricData", "ecr:GetAuthorizationToken"], "*"
     image = aws_registry.parse(request["AlgorithmSpecification"]["TrainingImage"])
     repository = f"arn:aws:ecr:{image.region}:{image.account}:repository/{image.repository}"
@@ -106,10 +107,11 @@ def _denied(iam: Any, arn: str, actions: list[str], resource: str) -> Iterator[s
 def _bucket(account: Account, request: Json, owner: str) -> Iterator[Finding]:
     bucket, _ = split_uri(request["OutputDataConfig"]["S3OutputPath"])
     try:
-        region = call(account.client("s3").head_bucket, Bucket=bucket).get("BucketRegion")
-    except AwsError as error:
-        if error.code not in ("404", "NoSuchBucket", "NotFound"):
-            raise
+        told = find_bucket(account, bucket, owner)
+    except ForeignBucket as error:
+        yield wrong("bucket", error.message, error.hint)
+        return
+    if told is None:
         if bucket == default_bucket(account.region, owner):
             message = f"the bucket {bucket} is not there yet; it is made with the first job"
             yield Finding(level="note", code="bucket", message=message)
@@ -117,6 +119,7 @@ def _bucket(account: Account, request: Json, owner: str) -> Iterator[Finding]:
         hint = f"aws s3 mb s3://{bucket} --region {account.region}, or correct backends.sagemaker.bucket"
         yield wrong("bucket", f"there is no bucket {bucket}", hint)
         return
+    region = told.get("BucketRegion")
     if region not in (None, account.region):
         hint = f"take a bucket in {account.region}, or set backends.sagemaker.region: {region}"
         yield wrong("bucket", f"the bucket {bucket} is in {region}, the job in {account.region}", hint)
@@ -152,6 +155,40 @@ def _quota(account: Account, request: Json) -> Iterator[Finding]:
         message = f"Service Quotas does not list {name!r}: is {machine} a training machine in {account.region}?"
         hint = "correct resources.machine; the SageMaker pricing page lists those of a region"
         yield Finding(level="warning", code="quota", message=message, hint=hint)
+
+
+class ForeignBucket(BackendError):
+    """The bucket with the account's default name belongs to another account."""
+
+
+def find_bucket(account: Account, bucket: str, owner: str) -> Json | None:
+    """What S3 tells of a bucket; None if there is none.
+
+    The default bucket's name can be foretold, and whoever took it first would get the data: raises ForeignBucket where
+    it is not ``owner``'s, the account's. A bucket that the user has named may be anybody's.
+    """
+    head = account.client("s3").head_bucket
+    ours = {"ExpectedBucketOwner": owner} if bucket == default_bucket(account.region, owner) else {}
+    try:
+        told: Json = call(head, Bucket=bucket, **ours)
+    except AwsError as error:
+        if error.code in ("404", "NoSuchBucket", "NotFound"):
+            return None
+        if ours and error.code == "403" and _answers(head, bucket):
+            message = f"the bucket {bucket} belongs to another account than {owner}: no data is sent there"
+            hint = "set backends.sagemaker.bucket to a bucket of your own"
+            raise ForeignBucket(message, hint=hint, reason=Reason.CREDENTIALS) from error
+        raise
+    return told
+
+
+def _answers(head: Any, bucket: str) -> bool:
+    """Whether S3 refused a bucket for its owner alone: it gives the same 403 to whoever may not look at all."""
+    try:
+        call(head, Bucket=bucket)
+    except AwsError:
+        return False
+    return True
 
 
 def default_bucket(region: str, account: str) -> str:

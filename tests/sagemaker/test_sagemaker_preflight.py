@@ -81,6 +81,8 @@ def test_sagemaker_preflight_names_every_right_that_the_role_lacks(look, aws):
     with role(aws, only_s3, TRUST) as arn:
         found = errors(look({"role": arn}, secrets=("HF_TOKEN",)))["role"]
     for right in (
+        "logs:CreateLogGroup",
+        "logs:DescribeLogStreams",
         "logs:PutLogEvents",
         "ecr:BatchGetImage",
         "cloudwatch:PutMetricData",
@@ -110,6 +112,44 @@ def test_sagemaker_preflight_names_the_bucket(look, aws):
     found = errors(look({"bucket": "sagemaker-far"}))["bucket"]
     assert "eu-west-1" in found.message
     assert "backends.sagemaker.region: eu-west-1" in found.hint
+
+
+@pytest.fixture
+def foreign(aws):
+    """The default bucket of another region, which somebody else took first."""
+    region = "eu-west-1"
+    bucket = f"sagemaker-{region}-{aws.account}"
+    aws.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})
+    aws.bucket_owners[bucket] = "999999999999"
+    yield {"region": region, "bucket": bucket}
+    del aws.bucket_owners[bucket]
+    aws.s3.delete_bucket(Bucket=bucket)
+
+
+def test_sagemaker_preflight_names_a_default_bucket_of_another_account(look, aws, foreign):
+    found = errors(look(foreign))["bucket"]
+    assert f"belongs to another account than {aws.account}" in found.message
+    del aws.bucket_owners[foreign["bucket"]]
+    try:
+        assert "bucket" not in errors(look(foreign))
+    finally:
+        aws.bucket_owners[foreign["bucket"]] = "999999999999"
+
+
+def test_sagemaker_no_data_goes_into_a_default_bucket_of_another_account(aws, foreign, tmp_path):
+    rows = tmp_path / "train.jsonl"
+    rows.write_text("rows")
+    backend = SageMaker.create()
+    plan = backend.plan(submission({"role": aws.role, "account": aws.account} | foreign))
+    with pytest.raises(BackendError, match="belongs to another account"):
+        backend.stage(plan, {"train.jsonl": rows})
+    assert "Contents" not in aws.s3.list_objects_v2(Bucket=foreign["bucket"])
+
+
+def test_sagemaker_resolve_takes_no_role_that_a_service_has_for_itself(aws):
+    with role(aws, json.loads(ROLE_POLICY.read_text()), TRUST, path="/aws-service-role/sagemaker.amazonaws.com/"):
+        filled = SageMaker.create().resolve(SageMaker.create().plan(submission({})))
+    assert filled.request["CreateTrainingJob"]["RoleArn"] == aws.role
 
 
 def test_sagemaker_preflight_names_an_image_that_is_not_there(look, aws):
@@ -178,9 +218,10 @@ def aws_service(name):
 
 
 @contextlib.contextmanager
-def role(aws, policy, trust):
+def role(aws, policy, trust, path="/"):
     name = f"role-{secrets.token_hex(4)}"
-    arn = aws.iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    made = aws.iam.create_role(RoleName=name, Path=path, AssumeRolePolicyDocument=json.dumps(trust))
+    arn = made["Role"]["Arn"]
     aws.iam.put_role_policy(RoleName=name, PolicyName="policy", PolicyDocument=json.dumps(policy))
     try:
         yield arn

@@ -60,6 +60,8 @@ class Aws(Loopback):
         self.calls: list[calls.Call] = []
         self.role_used: set[tuple[str, str]] = set()
         """(role, action) of what was done for the jobs."""
+        self.bucket_owners: dict[str, str] = {}
+        """Accounts that buckets belong to, where it is not this one; the emulator does not look at owners."""
         self.received, self.sent = Tally(), Tally()
         """Bytes of data that came into the buckets, and that went out."""
         self.grace_seconds = float(SAGEMAKER.grace_seconds)
@@ -122,10 +124,18 @@ class Aws(Loopback):
                 who = self.rights.owners.get(call.key)
                 message = f"User: {who} is not authorized to perform: {action} on resource: {resource}"
                 return _error(call, 403, "AccessDeniedException", message)
+        if call.service == "s3" and self._is_of_another(request, call):
+            return _error(call, 403, "AccessDenied", "Access Denied")
         response = self.cut(self._answer(request, call))
         if call.operation == "GetObject":
             response.body = self._counted(response.body)
         return response
+
+    def _is_of_another(self, request: Request, call: calls.Call) -> bool:
+        """Whether the bucket is not its expected owner's."""
+        expected = request.headers.get("x-amz-expected-bucket-owner")
+        bucket = call.rights[0][1].removeprefix("arn:aws:s3:::").partition("/")[0]
+        return expected not in (None, self.bucket_owners.get(bucket, self.account))
 
     def _counted(self, body: bytes | Iterator[bytes]) -> bytes | Iterator[bytes]:
         if isinstance(body, bytes):
