@@ -76,6 +76,15 @@ class Account:
         return identity
 
 
+def configured_region() -> str | None:
+    """The region that AWS's own tools take: AWS_DEFAULT_REGION, else that of ~/.aws/config."""
+    import boto3
+
+    with _translated():
+        region: str | None = boto3.Session().region_name
+        return region
+
+
 def call(method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """Make one call. Raises BackendError; errors that mean something to the caller are caught by `code`."""
     from botocore.parsers import ResponseParserError

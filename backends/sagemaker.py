@@ -23,7 +23,7 @@ from backends import (
     sagemaker_request,
     sagemaker_status,
 )
-from backends.aws_calls import Account, AwsError, call, pages
+from backends.aws_calls import Account, AwsError, call, configured_region, pages
 from backends.aws_storage import Store, fetch_archive
 from backends.cloud import Cloud
 from backends.cloud_request import run_name, runs_by_name
@@ -139,12 +139,32 @@ class SageMaker(Cloud[Account, Json]):
         return self._handle(account, plan.job_name, [plan.job_name], image)
 
     def known(self) -> Iterable[Handle]:
-        """The account's training jobs that carry our tag, in the region that AWS's tools take by default."""
-        client = self._default().client("sagemaker")
+        """The training jobs that carry our tag, in all accounts and regions that jobs were started in from this
+        machine, and in the regions that AWS's tools and ours take by default.
+
+        Raises BackendError at the end, where one of these places could not be asked.
+        """
+        noted = (self._noted(path.stem) for path in sorted(self._notes.glob("*.json")))
+        places = [*(each for each in noted if each is not None), self._default()]
+        if (region := configured_region()) is not None:
+            places.append(self._session(region, None))
+        refused: BackendError | None = None
+        for account in dict.fromkeys(places):
+            try:
+                yield from self._tagged(account)
+            except BackendError as error:
+                refused = error
+        if refused is not None:
+            raise refused
+
+    def _tagged(self, account: Account) -> Iterator[Handle]:
         tagged = {"Filters": [{"Name": f"Tags.{JOB_TAG}", "Operator": "Exists"}]}
-        found = pages(client.search, "Results", Resource="TrainingJob", SearchExpression=tagged)
+        search = account.client("sagemaker").search
+        found = pages(search, "Results", Resource="TrainingJob", SearchExpression=tagged)
         names = [tag["Value"] for each in found for tag in each["TrainingJob"]["Tags"] if tag["Key"] == JOB_TAG]
-        return [handle for name in dict.fromkeys(names) if (handle := self.find(name)) is not None]
+        for name in dict.fromkeys(names):
+            if runs := self._runs(account, name):
+                yield self._of_runs(account, name, runs)
 
     def logs(self, handle: Handle, after: Cursor | None) -> Iterator[LogLine]:
         """The lines in CloudWatch of all machines, in all lives."""

@@ -153,7 +153,7 @@ class Aws(Loopback):
             self.received.add(len(request.body))
         try:
             if call.service == "sagemaker":
-                return _json(self.training.answer(call.operation, call.content))
+                return _json(self.training.answer(call.operation, call.content, call.region))
             if call.service == "servicequotas":
                 return _json(self.quotas.list(call.content))
             if call.service == "ecr" and call.operation in self.images.operations:

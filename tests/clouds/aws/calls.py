@@ -22,6 +22,8 @@ class Call:
     """(action, resource) pairs that IAM must allow."""
     content: dict
     """The parsed body of a JSON or query call."""
+    region: str = ""
+    """That the call was signed for."""
 
 
 def read(request: Request, region: str, account: str) -> Call:
@@ -37,7 +39,7 @@ def read(request: Request, region: str, account: str) -> Call:
         form = {name: values[0] for name, values in parse_qs(request.body.decode(errors="replace")).items()}
         operation, content = form.get("Action") or urlsplit(request.path).path.rpartition("/")[2], form
     rights = _rights(service, operation, content, f"{region}:{account}", account)
-    return Call(key, service, operation, tuple(rights), content)
+    return Call(key, service, operation, tuple(rights), content, match[2] if match else region)
 
 
 def _rights(service, operation, content, place, account):

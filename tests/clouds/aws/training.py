@@ -38,40 +38,41 @@ class Training:
             "AddTags": self.add_tags,
         }
 
-    def answer(self, operation: str, content: dict) -> dict:
+    def answer(self, operation: str, content: dict, region: str) -> dict:
         if operation not in self.operations:
             raise Refused("UnknownOperationException", f"{operation} is not served here")
         wrong = problems("sagemaker", operation, content)
         if wrong:
             raise Refused("ValidationException", f"{len(wrong)} validation errors detected: {'; '.join(wrong)}")
-        return self.operations[operation](content)
+        return self.operations[operation](content, region)
 
-    def create(self, content: dict) -> dict:
+    def create(self, content: dict, region: str) -> dict:
         self._check(content)
         with self._lock:
             if content["TrainingJobName"] in self.jobs:
                 message = "Training job names must be unique within an AWS account and Region"
                 raise Refused("ResourceInUse", f"{message}: {content['TrainingJobName']}")
             self._check_quota(content)
-            job = Job(self.cloud, content, self._arn(content["TrainingJobName"]))
+            arn = f"arn:aws:sagemaker:{region}:{self.cloud.account}:training-job/{content['TrainingJobName']}"
+            job = Job(self.cloud, content, arn)
             self.jobs[content["TrainingJobName"]] = job
         job.start()
         return {"TrainingJobArn": job.arn}
 
-    def describe(self, content: dict) -> dict:
-        return self._job(content["TrainingJobName"]).description()
+    def describe(self, content: dict, region: str) -> dict:
+        return self._job(content["TrainingJobName"], region).description()
 
-    def stop(self, content: dict) -> dict:
-        job = self._job(content["TrainingJobName"])
+    def stop(self, content: dict, region: str) -> dict:
+        job = self._job(content["TrainingJobName"], region)
         if job.status not in ("InProgress", "Stopping"):
             message = f"The request was rejected because the training job is in status {job.status}."
             raise Refused("ValidationException", message)
         job.stop("Stopped")
         return {}
 
-    def list(self, content: dict) -> dict:
+    def list(self, content: dict, region: str) -> dict:
         part = content.get("NameContains", "")
-        found = sorted((job for job in self.jobs.values() if part in job.name), key=lambda job: -job.created)
+        found = sorted((job for job in self._of(region) if part in job.name), key=lambda job: -job.created)
         start = int(content.get("NextToken") or 0)
         size = content.get("MaxResults", 10)
         summaries = [
@@ -86,7 +87,7 @@ class Training:
         more = {"NextToken": str(start + size)} if start + size < len(found) else {}
         return {"TrainingJobSummaries": summaries, **more}
 
-    def search(self, content: dict) -> dict:
+    def search(self, content: dict, region: str) -> dict:
         """By tags that must be there, which is all that is served here of the service's expressions."""
         if content["Resource"] != "TrainingJob":
             raise Refused("ValidationException", "only training jobs are here")
@@ -94,7 +95,7 @@ class Training:
         if any(not each["Name"].startswith("Tags.") or each.get("Operator") != "Exists" for each in wanted):
             raise Refused("ValidationException", "only filters Tags.KEY Exists are served here")
         keys = {each["Name"].removeprefix("Tags.") for each in wanted}
-        found = sorted((job for job in self.jobs.values() if keys <= job.tags.keys()), key=lambda job: -job.created)
+        found = sorted((job for job in self._of(region) if keys <= job.tags.keys()), key=lambda job: -job.created)
         start, size = int(content.get("NextToken") or 0), content.get("MaxResults", 10)
         results = [
             {"TrainingJob": job.description() | {"Tags": [{"Key": k, "Value": v} for k, v in job.tags.items()]}}
@@ -103,23 +104,25 @@ class Training:
         more = {"NextToken": str(start + size)} if start + size < len(found) else {}
         return {"Results": results, **more}
 
-    def list_tags(self, content: dict) -> dict:
-        return {"Tags": [{"Key": key, "Value": value} for key, value in self._by_arn(content).tags.items()]}
+    def list_tags(self, content: dict, region: str) -> dict:
+        return {"Tags": [{"Key": key, "Value": value} for key, value in self._by_arn(content, region).tags.items()]}
 
-    def add_tags(self, content: dict) -> dict:
-        self._by_arn(content).tags |= {tag["Key"]: tag["Value"] for tag in content["Tags"]}
+    def add_tags(self, content: dict, region: str) -> dict:
+        self._by_arn(content, region).tags |= {tag["Key"]: tag["Value"] for tag in content["Tags"]}
         return {"Tags": content["Tags"]}
 
-    def _by_arn(self, content: dict) -> Job:
-        return self._job(content["ResourceArn"].rpartition("/")[2])
+    def _by_arn(self, content: dict, region: str) -> Job:
+        return self._job(content["ResourceArn"].rpartition("/")[2], region)
 
-    def _job(self, name: str) -> Job:
-        if name not in self.jobs:
+    def _of(self, region: str):
+        """The jobs of a region, which is that of their ARN."""
+        return [job for job in tuple(self.jobs.values()) if job.arn.split(":")[3] == region]
+
+    def _job(self, name: str, region: str) -> Job:
+        job = self.jobs.get(name)
+        if job is None or job.arn.split(":")[3] != region:
             raise Refused("ValidationException", "Requested resource not found.")
-        return self.jobs[name]
-
-    def _arn(self, name: str) -> str:
-        return f"arn:aws:sagemaker:{self.cloud.region}:{self.cloud.account}:training-job/{name}"
+        return job
 
     def _check(self, content: dict) -> None:
         """What the service checks beyond its model."""
