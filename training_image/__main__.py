@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from training_image import loading, secrets
@@ -18,6 +19,7 @@ _COMMANDS = "train: all of it; baseline: no training; check: only the data, as J
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a job; returns the exit code."""
+    began = time.perf_counter()
     parser = argparse.ArgumentParser(prog="python -m training_image", description=__doc__)
     parser.add_argument("command", choices=("train", "baseline", "check"), help=_COMMANDS)
     for name in ("spec", "data", "output", "checkpoints"):
@@ -33,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         platform = detect({name: value for name, value in vars(given).items() if name != "command"})
         if platform.deadline is not None:
             os.environ["FTLAUNCH_DEADLINE"] = str(platform.deadline)  # for the processes that this one starts
-        return _command(given.command, platform, stop, sys.argv[1:] if arguments is None else arguments)
+        return _command(given.command, platform, stop, sys.argv[1:] if arguments is None else arguments, began)
     except (RunError, Stopped) as error:
         return _fail(error, platform)
     except (OSError, MemoryError) as error:
@@ -48,8 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise
 
 
-def _command(command: str, platform: Platform, stop: StopSignal, arguments: list[str]) -> int:
-    """Everything heavy is imported here, after the signals are heard."""
+def _command(command: str, platform: Platform, stop: StopSignal, arguments: list[str], began: float) -> int:
+    """Everything heavy is imported here, after the signals are heard. ``began``: by `time.perf_counter`."""
     # torch's threads sleep while they wait, instead of spinning: spinning makes two jobs that share the cores up to
     # fifty times slower. To be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -75,9 +77,9 @@ def _command(command: str, platform: Platform, stop: StopSignal, arguments: list
     if spec.goal == "screen":
         from training_image.screen import screen
 
-        screen(platform, spec)
+        screen(platform, spec, began)
     else:
-        run(platform, stop, baselines_only=command == "baseline")
+        run(platform, stop, baselines_only=command == "baseline", began=began)
     return DONE
 
 

@@ -121,11 +121,16 @@ def read_spec(platform: Platform) -> Spec:
         raise InputError(f"{platform.spec}: {wrong}") from error
 
 
-def run(platform: Platform, stop: StopSignal, *, baselines_only: bool = False) -> None:
-    """Run a job to its verdict. Raises RunError for whatever ends it early."""
-    began = time.perf_counter()
+def run(platform: Platform, stop: StopSignal, *, baselines_only: bool = False, began: float | None = None) -> None:
+    """Run a job to its verdict. Raises RunError for whatever ends it early.
+
+    ``began``: when this process began, by `time.perf_counter`; until now it has loaded the frameworks.
+    """
+    imported = time.perf_counter()
     job = _set_up(platform, read_spec(platform), stop)
-    job.timings["start"] = round(time.perf_counter() - began, 3)
+    if began is not None:
+        job.timings["import"] = round(imported - began, 3)
+    job.timings["start"] = round(time.perf_counter() - imported, 3)
     try:
         _run(job, baselines_only)
     finally:
@@ -147,7 +152,8 @@ def _run(job: Run, baselines_only: bool) -> None:
     if job.spec.goal == "trial":
         _trial(job, base)
         return
-    early, end = job.with_base(lambda: _baselines(job, base, baselines_only))
+    with job.timed("evaluate"):
+        early, end = job.with_base(lambda: _baselines(job, base, baselines_only))
     if early is not None:
         if job.processes.first:
             _finish(job, early, None, None, None)
@@ -163,7 +169,9 @@ def _run(job: Run, baselines_only: bool) -> None:
     if not job.processes.first:
         return
     forgetting = None if before is None else {"before": before, "after": after, "unit": "nats/token"}
-    _finish(job, verdict(job.evaluations, job.spec), progress, trainer, forgetting)
+    with job.timed("evaluate"):
+        judged = verdict(job.evaluations, job.spec)
+    _finish(job, judged, progress, trainer, forgetting)
 
 
 def _saved_and_loaded(job: Run, trainer: Trainer) -> Any:
@@ -298,11 +306,13 @@ def _train(job: Run, base: Any, end: float | None) -> tuple[Progress, Trainer]:
     peak = models.learning_rate(job.spec, job.parameters, encoder=job.setting.encoder)
     tokenizer = job.renderer.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    model = models.add_adapter(base, job.spec, encoder=job.setting.encoder)
-    if settings.variant == "pissa" and job.processes.first:
-        models.save_initial(model, _initial(job))
-    trainer = Trainer(model, job.samples["train"], job.setting, settings, peak, pad, job.processes)
-    progress = trainer.restore(job.checkpoints)
+    with job.timed("load"):
+        model = models.add_adapter(base, job.spec, encoder=job.setting.encoder)
+        if settings.variant == "pissa" and job.processes.first:
+            models.save_initial(model, _initial(job))
+    with job.timed("probe"):
+        trainer = Trainer(model, job.samples["train"], job.setting, settings, peak, pad, job.processes)
+        progress = trainer.restore(job.checkpoints)
     if progress.resumed_from is not None:
         say(f"going on from the checkpoint of step {progress.step}")
     limits = plan_steps(settings, len(job.samples["train"]), end)
@@ -363,7 +373,8 @@ def _finish(
     trainer: Trainer | None,
     forgetting: dict[str, Any] | None,
 ) -> None:
-    told = result(job, judged, progress, trainer, forgetting)
+    with job.timed("evaluate"):  # the intervals of the slices; `timings` is in the result, and grows there
+        told = result(job, judged, progress, trainer, forgetting)
     job.outputs.finish(told, job.spec, environment(job.spec.train.seed, row_files(job.platform)))
     if judged is not None:
         emit("verdict", outcome=judged.outcome)

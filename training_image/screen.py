@@ -49,15 +49,16 @@ class Screening:
     fingerprint: str
 
 
-def screen(platform: Platform, spec: Spec) -> None:
+def screen(platform: Platform, spec: Spec, began: float) -> None:
     """Measure all candidates and write result.json. A candidate that cannot be loaded is told, and passed over.
 
-    One process does it all; the others of a job on several devices have nothing to do.
+    One process does it all; the others of a job on several devices have nothing to do. ``began``: when this process
+    began, by `time.perf_counter`.
     """
     if not platform.main:
         return
     models.quiet()
-    began = time.perf_counter()
+    imported = time.perf_counter()
     fingerprint = fingerprint_of(platform)
     outputs = Outputs(platform.output, known=Checkpoints.belongs(platform.checkpoints, fingerprint))
     Checkpoints(platform.checkpoints, fingerprint)
@@ -76,7 +77,10 @@ def screen(platform: Platform, spec: Spec) -> None:
         "data": splits.counts,
         "screening": entries,
         "verdict": None,
-        "timings": {"evaluate": round(time.perf_counter() - began, 3)},
+        "timings": {
+            "import": round(imported - began, 3),
+            "evaluate": round(time.perf_counter() - imported, 3),
+        },
     }
     outputs.finish(result, spec, environment(spec.train.seed, row_files(platform)))
     emit("done", output=str(outputs.folder))

@@ -110,7 +110,7 @@ def test_the_result_has_what_the_design_names(finished: tuple[Path, dict[str, An
     training = result["training"]
     assert training["steps"] == 46
     assert training["supervised_tokens"] < training["tokens"]
-    assert {"start", "load", "evaluate", "probe", "train", "validate", "save"} == set(result["timings"])
+    assert {"import", "start", "load", "evaluate", "probe", "train", "validate", "save"} == set(result["timings"])
     assert training["seconds"] <= result["timings"]["train"]
     (tried,) = training["probe"]
     assert (tried["micro_batch_tokens"], tried["checkpointing"]) == (1024, False)

@@ -64,6 +64,15 @@ def test_the_same_seed_gives_the_same_adapter(straight: Entry, entry: Entry) -> 
     assert adapter(entry) == adapter(straight)
 
 
+def test_the_timings_say_where_all_seconds_went(entry: Entry) -> None:
+    entry.write(max_steps=2)
+    start = time.monotonic()
+    entry.run()
+    seconds, timings = time.monotonic() - start, entry.result["timings"]
+    assert timings["import"] > 0
+    assert 0.8 * seconds < sum(timings.values()) <= seconds  # the rest: the interpreter's own start and end
+
+
 def test_the_saved_weights_are_an_adapter_of_every_linear_layer(straight: Entry) -> None:
     weights = load_file(straight.folder / "output/adapter/adapter_model.safetensors")
     layers = {name.rsplit(".lora_", 1)[0].rsplit(".", 1)[1] for name in weights}
