@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,9 +34,8 @@ def prepare_target(target: Path) -> None:
         raise InputError(f"the output folder {target} exists already", hint="name another with --output, or move it")
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        probe = target.parent / f".{target.name}.probe"
-        probe.write_bytes(b"0" * 4096)
-        probe.unlink()
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.") as probe:  # two may try at once
+            probe.write(b"0" * 4096)
 
 
 def collect(record: Record, store: Store, backend: Backend, output: Path | None, say: Say) -> Path | None:

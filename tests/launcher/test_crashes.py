@@ -25,7 +25,7 @@ def cancelled(ftlaunch, environment=None, **options) -> tuple[Path, str]:
 
 def test_two_launches_at_once_are_one_job(ftlaunch):
     job = write_job(ftlaunch.folder / "birds", steps=10)
-    processes = [ftlaunch.start("run", job, "--json") for _ in range(4)]
+    processes = [ftlaunch.start("run", job, "--json") for _ in range(6)]
     told = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
     assert {each["state"] for each in told} == {"SUCCEEDED"}
     assert len({each["job"] for each in told}) == 1
