@@ -6,22 +6,19 @@ Usage: python -m proof.colab; exits with 1 where a promise does not hold; writes
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from backends import colab_job
 from backends.colab_job import Job
 from backends.interface import Reason
 from launcher.demo_model import made_apart
 from launcher.image import Image, build, own_wheels
-from launcher.results import verify
-from proof.real_model import DATA, ROOT
-from proof.walk import FTLAUNCH, Walked, write
+from proof.real_model import ROOT
+from proof.walk import FTLAUNCH, Walked, command_for, dry_run, to_the_verdict, write
 from tests.clouds.colab import Colab
 from tests.clouds.colab.account import TOOL, logged_in
 from tests.colab.machine_image import build as machine_image
@@ -43,11 +40,13 @@ def main() -> int:
         made_apart()
         tool = (f"backends.colab.command={TOOL}", "backends.colab.auth=adc")
         sets = (*tool, "budget.max_hours=2", "train.checkpoint_steps=10")
-        command = ["--backend", "colab", str(DATA.relative_to(ROOT)), *(f"--set={each}" for each in sets)]
-        planned = json.loads(_run([*command, "--dry-run", "--json"]).stdout)
+        command = command_for("colab", *sets)
+        planned = dry_run(command)
         lost, seconds = lose_machine(command, cloud, Path(folder))
         left = len(cloud.assigned())
-        walked = go_on([*command, "--resume"], planned, Path(folder))
+        walked = to_the_verdict("colab", [*command, "--resume"], planned, Path(folder), MOST_SECONDS)
+        step = walked.result["training"]["resumed_from"]
+        walked.check(f"the second machine went on from a checkpoint of the first (step {step})", step is not None)
         walked.check("the loss was told as one: FAILED, SPOT_INTERRUPTED", lost is Reason.SPOT_INTERRUPTED)
         walked.check("no machine was left by it", left == 0)
         check(walked, cloud)
@@ -77,24 +76,6 @@ def lose_machine(command: list[str], cloud: Colab, folder: Path) -> tuple[Reason
     return None if shown is None else shown.reason, seconds
 
 
-def go_on(command: list[str], planned: dict[str, Any], folder: Path) -> Walked:
-    """Run the command that goes on, and judge its results as `proof.walk.walk` does."""
-    began = time.monotonic()
-    done = _run([*command, "--json", "--yes", "--output", str(folder / "output")])
-    seconds = time.monotonic() - began
-    document = json.loads(done.stdout)
-    output = Path(document["output"])
-    result = json.loads((output / "result.json").read_text())
-    walked = Walked("colab", command, planned, document, result, output, done.stderr.splitlines(), seconds)
-    walked.check("the job SUCCEEDED and its verdict is `improved`", result["verdict"]["outcome"] == "improved")
-    walked.check("every fetched file is as the container's manifest says", verify(output) == [])
-    walked.check("the container says that it ran at this place", result["platform"]["name"] == "colab")
-    walked.check("the log was followed to its last line", any(line.startswith("[done]") for line in walked.shown))
-    step = result["training"]["resumed_from"]
-    walked.check(f"the second machine went on from a checkpoint of the first (step {step})", step is not None)
-    return walked
-
-
 def check(walked: Walked, cloud: Colab) -> None:
     """What Colab itself knows of the job."""
     machines = list(cloud.machines.values())
@@ -107,14 +88,6 @@ def check(walked: Walked, cloud: Colab) -> None:
     told = units is not None and units.used > 0
     walked.check(f"the units used are in the record ({units.used if units else 0:.2f})", told)
     walked.check("no host outside of Colab was asked for", cloud.gateway.refused == [])
-
-
-def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [FTLAUNCH, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=MOST_SECONDS)
-    if done.returncode:
-        sys.exit(f"ftlaunch {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
-    return done
 
 
 if __name__ == "__main__":

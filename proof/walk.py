@@ -50,10 +50,27 @@ class Walked:
 def walk(backend: str, *sets: str, folder: Path) -> Walked:
     """Run the command; `FTLAUNCH_HOME` and the way to the place are in the environment. ``sets``: ``a.b=c``."""
     made_apart()
-    command = ["--backend", backend, str(DATA.relative_to(ROOT)), *(part for each in sets for part in ("--set", each))]
-    planned = json.loads(_run([*command, "--dry-run", "--json"]).stdout)
+    command = command_for(backend, *sets)
+    return to_the_verdict(backend, command, dry_run(command), folder)
+
+
+def command_for(backend: str, *sets: str) -> list[str]:
+    """The walk's arguments of ``ftlaunch``."""
+    return ["--backend", backend, str(DATA.relative_to(ROOT)), *(part for each in sets for part in ("--set", each))]
+
+
+def dry_run(command: list[str]) -> dict[str, Any]:
+    """The document of the command's dry run."""
+    planned: dict[str, Any] = json.loads(_run([*command, "--dry-run", "--json"]).stdout)
+    return planned
+
+
+def to_the_verdict(
+    backend: str, command: list[str], planned: dict[str, Any], folder: Path, most_seconds: float | None = None
+) -> Walked:
+    """Run the command, with its results in the folder's ``output``, and judge what holds of every backend."""
     began = time.monotonic()
-    done = _run([*command, "--json", "--yes", "--output", str(folder / "output")])
+    done = _run([*command, "--json", "--yes", "--output", str(folder / "output")], most_seconds)
     seconds = time.monotonic() - began
     document = json.loads(done.stdout)
     output = Path(document["output"])
@@ -66,8 +83,9 @@ def walk(backend: str, *sets: str, folder: Path) -> Walked:
     return walked
 
 
-def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([FTLAUNCH, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+def _run(arguments: list[str], most_seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    command = [FTLAUNCH, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=most_seconds)
     if done.returncode:
         sys.exit(f"ftlaunch {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
     return done
