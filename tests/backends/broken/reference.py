@@ -305,7 +305,7 @@ class ReferenceHarness(Harness):
     answer_seconds: ClassVar[float] = 0.7
     poll_seconds: ClassVar[float] = 0.04
     limit_seconds: ClassVar[int] = 1
-    grace_seconds: ClassVar[float] = 2.0
+    grace_seconds: ClassVar[float] = 8.0
     long_steps: ClassVar[int] = 700
     cut_step: ClassVar[int] = 13
 

@@ -57,6 +57,8 @@ def main(folder: Path) -> int:
         save(checkpoint, step)
         print(f"[save] step={step}", flush=True)
         return 124 if signal.SIGALRM in stopped else 143
+    if request.get("dies_with_launcher"):
+        time.sleep(2)  # one that was killed right after the submit is not outrun, even on a busy machine
     write_output(output, request, first)
     print("[done] outcome=improved", flush=True)
     return 0

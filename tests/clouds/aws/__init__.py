@@ -6,6 +6,7 @@ Every call is recorded with the rights that it needs, and is refused where the c
 """
 
 import contextlib
+import http.client
 import json
 import logging
 import re
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import boto3
 from botocore.config import Config
-from moto.core.model_instances import reset_model_data
 from moto.server import ThreadedMotoServer
 
 from tests.clouds.aws import calls
@@ -52,11 +52,11 @@ class Aws(Loopback):
         super().__init__(folder, stack)
         self.open_network(self.network, stack)
         self.gateway.listen_plain(self.network.gateway, 80, self._credentials)
-        reset_model_data()  # it outlives the server: an account of this process before this one would still be there
         self.moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.moto.start()
         stack.callback(self.moto.stop)
+        self._begin_empty()
         self.calls: list[calls.Call] = []
         self.role_used: set[tuple[str, str]] = set()
         """(role, action) of what was done for the jobs."""
@@ -80,6 +80,14 @@ class Aws(Loopback):
         self.gateway.route(re.escape(PRICING), price_list(RATES))
         self.gateway.route(r"([a-z0-9.-]+\.)?amazonaws\.com", self._serve)
         stack.enter_context(known_to_engine(self.gateway, [self.front.host], ENGINE_ADDRESS))
+
+    def _begin_empty(self) -> None:
+        """The emulator's state outlives its server: an account of this process before this one would still be there."""
+        host, port = self.moto.get_host_and_port()
+        connection = http.client.HTTPConnection(host, port, timeout=60)
+        connection.request("POST", "/moto-api/reset")
+        assert connection.getresponse().status == 200
+        connection.close()
 
     def client(self, service: str):
         """A client of the emulator itself, past the gateway: for tests that look at what is really there."""
