@@ -51,6 +51,8 @@ class Price(NamedTuple):
     as_of: str
     """ISO 8601 to the precision that is known: a day, a month or a year."""
     source: str
+    gpus: int | None = None
+    """Of the machine, as a live source tells it; not kept in the files."""
 
     @property
     def key(self) -> Key:
@@ -121,6 +123,8 @@ def check(price: Price, before: Price | None) -> str:
         return f"{name}: not among the machines that are known here"
     if age_days(price.as_of) is None:
         return f"{name}: {price.as_of!r} is no date"
+    if price.gpus not in (None, machine.gpus):
+        return f"{name}: priced for {price.gpus} GPUs, and it has {machine.gpus}"
     for usd in (price.usd_per_hour, price.usd_per_hour_spot):
         if usd is not None and not credible(usd, machine.gpus):
             return f"{name}: {usd:g} dollars an hour cannot be right for {machine.gpus} x {machine.gpu}"
@@ -155,7 +159,7 @@ def write_live(prices: Iterable[Price]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(["" if value is None else value for value in price] for price in prices)
+    writer.writerows(["" if value is None else value for value in price[: len(COLUMNS)]] for price in prices)
     path = live_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(f".{os.getpid()}.new")

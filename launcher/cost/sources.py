@@ -55,7 +55,8 @@ def aws(region: str) -> Iterator[Price]:
         rates = [rate for term in terms.values() for rate in term["priceDimensions"].values()]
         hourly = [float(rate["pricePerUnit"]["USD"]) for rate in rates if str(rate.get("unit", "Hrs")).startswith("H")]
         if hourly:
-            yield _live("sagemaker", region, name, hourly[0], None, day, f"AWS price list, {usage}")
+            row = _live("sagemaker", region, name, hourly[0], None, day, f"AWS price list, {usage}")
+            yield row._replace(gpus=_count(about.get("gpu")))
 
 
 def azure(region: str) -> Iterator[Price]:
@@ -116,7 +117,8 @@ def azure_sizes(region: str) -> Iterator[Price]:
         }
         if "Standard" in tiers:
             low = tiers.get("LowPriority", tiers.get("Spot"))
-            yield _live("azureml", region, str(size["name"]), tiers["Standard"], low, today, "Azure ML vmSizes")
+            row = _live("azureml", region, str(size["name"]), tiers["Standard"], low, today, "Azure ML vmSizes")
+            yield row._replace(gpus=_count(size.get("gpus")))
 
 
 def google(region: str) -> Iterator[Price]:
@@ -195,6 +197,11 @@ _PARTS = {
 
 def _live(place: str, region: str, name: str, usd: float, spot: float | None, day: str, source: str) -> Price:
     return Price(place, region, name, usd, spot, "live", day, source)
+
+
+def _count(told: object) -> int | None:
+    """The number of GPUs that a source tells; None where it tells none."""
+    return int(str(told)) if str(told).isdecimal() else None
 
 
 def _tier(meter: str) -> str:

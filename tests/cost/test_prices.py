@@ -63,6 +63,7 @@ def test_the_snapshot_has_none_of_the_traps():
         ({"usd_per_hour": 0.3}, "times what it was"),
         ({"machine": "ml.g9.xlarge"}, "not among"),
         ({"as_of": "yesterday"}, "no date"),
+        ({"gpus": 12}, "priced for 12 GPUs, and it has 1"),
     ],
 )
 def test_rows_that_cannot_be_right(changes, word):

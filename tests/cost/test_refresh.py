@@ -153,11 +153,13 @@ def test_throttling_is_waited_for_as_long_as_the_source_says(gateway, lists, mon
 
 
 def test_an_absurd_price_is_not_believed_and_the_others_are(ftlaunch, lists):
-    lists["aws"].answer = price_list({"ml.g5.xlarge": "14.1", "ml.g6.xlarge": "0.0", "ml.g4dn.xlarge": "0.75"})
+    rates = {"ml.g5.xlarge": "14.1", "ml.g6.xlarge": "0.0", "ml.g4dn.xlarge": "0.75", "ml.g5.12xlarge": "7.09"}
+    lists["aws"].answer = price_list(rates)
     told, said = refresh(ftlaunch, "aws")
     assert told[0]["prices"] == 1
-    assert len(told[0]["not_believed"]) == 2
+    assert len(told[0]["not_believed"]) == 3
     assert "times what it was" in said
+    assert "ml.g5.12xlarge: priced for 1 GPUs, and it has 4" in said
     assert of("sagemaker", "us-east-1", "ml.g5.xlarge").usd_per_hour == 1.408
     assert of("sagemaker", "us-east-1", "ml.g4dn.xlarge").usd_per_hour == 0.75
 
@@ -166,7 +168,9 @@ def test_azure_ml_vm_sizes_with_linux_tiers_by_a_token_of_entra(gateway, lists, 
     """The real azure-identity logs in at a loopback Entra."""
     entra = Entra("72f988bf-0000-4000-8000-2d7cd011db47")
     gateway.route(re.escape(LOGIN), entra.serve)
-    gateway.route("management\\.azure\\.com", Source(price_lists.sizes(AZURE, entra)))
+    gateway.route(
+        "management\\.azure\\.com", Source(price_lists.sizes(AZURE | {"Standard_NC48ads_A100_v4": 7.3}, entra))
+    )
     told, _ = refresh(ftlaunch, "azure-sizes", code=3)
     assert "AZURE_SUBSCRIPTION_ID" in told[0]["error"]
     account = entra.add_application("a-person")
@@ -176,6 +180,7 @@ def test_azure_ml_vm_sizes_with_linux_tiers_by_a_token_of_entra(gateway, lists, 
     assert not told[0]["error"]
     found = of("azureml", "eastus", "Standard_NC24ads_A100_v4")
     assert (found.usd_per_hour, found.usd_per_hour_spot) == (3.7, pytest.approx(0.74))
+    assert told[0]["not_believed"] == ["azureml eastus Standard_NC48ads_A100_v4: priced for 1 GPUs, and it has 2"]
     ftlaunch.environment["AZURE_CLIENT_SECRET"] = "wrong"
     told, said = refresh(ftlaunch, "azure-sizes", code=3)
     assert "Azure gave no token" in told[0]["error"]

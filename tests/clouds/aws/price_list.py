@@ -12,7 +12,7 @@ RATES = {"ml.g5.xlarge": "1.4100000000", "ml.g6.xlarge": "1.1300000000", "ml.g4d
 
 
 def price_list(rates: dict[str, str]) -> Callable[[Request], Response]:
-    """The bulk file of SageMaker: training beside hosting, warm pools and another region's stray row."""
+    """The bulk file of SageMaker: training beside hosting, warm pools and another region's stray row; one GPU each."""
 
     def serve(request: Request) -> Response:
         products, terms = {}, {}
@@ -26,7 +26,7 @@ def price_list(rates: dict[str, str]) -> Callable[[Request], Response]:
 
         for number, (name, usd) in enumerate(rates.items()):
             train = {"component": "Training", "instanceType": f"{name}-Training", "usagetype": f"USE1-Train:{name}"}
-            add(f"TRAIN{number}", usd, instanceName=name, **train)
+            add(f"TRAIN{number}", usd, instanceName=name, gpu="1", vCpu="4", **train)
             host = {"component": "Hosting", "instanceType": f"{name}-Hosting", "usagetype": f"USE1-Host:{name}"}
             add(f"HOST{number}", "99.0000000000", instanceName=name, **host)
             pool = {"component": "Training", "usagetype": f"USE1-TrainWarmPool:{name}"}
