@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends import transfer
 from backends.aws_calls import AwsError, call, pages
 from backends.interface import BackendError, Json
 from backends.staged_files import require_unchanged
@@ -110,7 +111,8 @@ class Store:
 
     def _send(self, path: Path, digest: str, key: str) -> None:
         require_unchanged(path, digest)
-        call(self.s3.upload_file, str(path), self.bucket, key)
+        with transfer.of_file(path):
+            call(self.s3.upload_file, str(path), self.bucket, key)
 
 
 def fetch_archive(s3: Any, uri: str, into: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends import transfer
 from backends.azure_calls import translated
 from backends.interface import BackendError
 from backends.staged_files import require_unchanged
@@ -95,7 +96,7 @@ class Store:
 
     def _send(self, path: Path, digest: str, blob: Any) -> None:
         require_unchanged(path, digest)
-        with path.open("rb") as file:
+        with transfer.of_file(path), path.open("rb") as file:
             blob.upload_blob(file, overwrite=True, metadata={DIGEST: digest})
 
     def _copy(self, kept: Any, name: str) -> None:

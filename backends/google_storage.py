@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends import transfer
 from backends.google_calls import Account, GoogleError, call
 from backends.interface import BackendError, Reason
 from backends.staged_files import require_unchanged
@@ -187,7 +188,8 @@ def location(account: Account, name: str) -> str | None:
 
 def _send(path: Path, digest: str, blob: Any) -> None:
     require_unchanged(path, digest)
-    call(blob.upload_from_filename, str(path), content_type="application/octet-stream", checksum="crc32c")
+    with transfer.of_file(path):
+        call(blob.upload_from_filename, str(path), content_type="application/octet-stream", checksum="crc32c")
 
 
 def _md5(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 
+from backends import transfer
 from backends.docker_checks import build_hint
 from backends.docker_engine import Engine, errors
 from backends.interface import BackendError, Reason
@@ -51,9 +52,11 @@ def _push(local: str, uri: str, login: Mapping[str, str]) -> None:
         with errors():
             engine.api.tag(local, name, tag)
             try:
+                layers = transfer.Layers(uri)
                 for line in engine.api.push(name, tag, stream=True, decode=True, auth_config=dict(login)):
                     if "error" in line:
                         raise BackendError(str(line["error"]))
+                    layers.take(line)
             finally:
                 with contextlib.suppress(BackendError), errors():  # another launcher may have taken it away
                     engine.api.remove_image(uri)  # only the name; the image stays under its own

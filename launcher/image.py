@@ -15,14 +15,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import training_image
+from backends import transfer
 from backends.docker_checks import build_hint
 from backends.docker_engine import JOIN_GROUP, NO_RIGHT, START_ENGINE, Engine, errors
 from backends.interface import BackendError, Reason
@@ -143,11 +144,11 @@ def layers(name: str) -> list[tuple[int, str]]:
     return [(int(row["size"]), str(row["made"])) for row in reversed(rows)]
 
 
-def push(name: str, target: str, told: Callable[[dict[str, Any]], None]) -> bool:
+def push(name: str, target: str) -> bool:
     """Push a built image under another name, as ``registry/repository:tag``; False if the registry has it already.
 
-    ``told`` gets the engine's progress messages (``id``, ``status``, ``progressDetail``). The credentials are those of
-    ``docker login``. Raises BackendError with what engine or registry said, InputError for what is no such name.
+    How far it is can be shown (`backends.transfer`). The credentials are those of ``docker login``. Raises
+    BackendError with what engine or registry said, InputError for what is no such name.
     """
     repository, _, tag = target.rpartition(":")
     if _REPOSITORY.fullmatch(repository) is None:
@@ -161,10 +162,11 @@ def push(name: str, target: str, told: Callable[[dict[str, Any]], None]) -> bool
         if _in_registry(engine, target):
             return False
         engine.api.tag(name, repository, tag)
+        layers = transfer.Layers(target)
         for line in engine.api.push(repository, tag, stream=True, decode=True):
             if "error" in line:
                 raise BackendError(f"{target} was not pushed: {line['error']}", hint=_push_hint(repository))
-            told(line)
+            layers.take(line)
     return True
 
 

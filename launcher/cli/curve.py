@@ -11,7 +11,7 @@ import click
 from backends.interface import State
 from launcher import lifecycle, results
 from launcher.cli import common
-from launcher.cli.run import ask
+from launcher.cli.run import ask, launched
 from launcher.job import JobFile, load
 from launcher.store import Record, Store
 from training_image.errors import InputError
@@ -110,7 +110,7 @@ def _finished(file: JobFile, store: Store, yes: bool) -> Record | None:
         return planned.done
     lifecycle.check_data(planned, common.say)
     ask(planned, yes)
-    return follow(lifecycle.launch(planned, store, None, common.say), store)
+    return follow(launched(planned, store, None), store)
 
 
 def _write(curve: Curve, output: Path) -> None:

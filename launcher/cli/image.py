@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +10,7 @@ import click
 
 from backends.interface import BackendError
 from launcher import image
-from launcher.cli import common
+from launcher.cli import common, transfer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,8 +69,8 @@ def push(repository: str, torch: image.Torch, base: str, extra: Path | None, as_
     """
     made = image.Image(torch, extra, base)
     target = made.reference(repository)
-    with _bar() as told:
-        pushed = image.push(made.reference(), target, told)
+    with transfer.shown():
+        pushed = image.push(made.reference(), target)
     if as_json:
         common.show_json({"image": target, "pushed": pushed, "torch": torch})
         return
@@ -108,26 +107,3 @@ def show(torch: image.Torch, base: str, extra: Path | None, as_json: bool) -> No
             click.echo(f"{size / 1e6:9,.1f} MB  {' '.join(made_by.split())[:100] or 'the base'}")
     for key, value in sorted((labels or {}).items()):
         click.echo(f"  {key} = {value}")
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A progress bar over the layers on the way, on standard error; it is fed with the engine's messages."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    sizes: dict[str, tuple[int, int]] = {}
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("pushing", total=None)
-
-        def told(message: dict[str, Any]) -> None:
-            layer, detail = message.get("id"), message.get("progressDetail") or {}
-            if layer is None or not detail.get("total"):
-                return
-            sizes[layer] = (min(detail.get("current", 0), detail["total"]), detail["total"])
-            done, total = (sum(part) for part in zip(*sizes.values(), strict=True))
-            progress.update(task, completed=done, total=total)
-
-        yield told

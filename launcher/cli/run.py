@@ -12,7 +12,7 @@ import click
 from backends.home import config_home
 from backends.interface import BackendError, State
 from launcher import lifecycle
-from launcher.cli import COMMANDS, common
+from launcher.cli import COMMANDS, common, transfer
 from launcher.cost.estimate import told
 from launcher.job import load
 from launcher.store import Record, Store
@@ -65,11 +65,12 @@ def command(
         if reuse and earlier is not None:
             return shown(earlier, store, output, as_json)
         if resume and earlier is not None:
-            record = lifecycle.resume(planned, earlier, store, common.say)
+            with transfer.shown():
+                record = lifecycle.resume(planned, earlier, store, common.say)
         else:
             lifecycle.check_data(planned, common.say)
             ask(planned, yes)
-            record = lifecycle.launch(planned, store, output, common.say)
+            record = launched(planned, store, output)
         if detach:
             return _detached(record, as_json)
         return attached(record, store, output, as_json)
@@ -132,6 +133,12 @@ def ask(planned: lifecycle.Planned, yes: bool) -> None:
     question = f"{planned.plan.job_name} will be billed on {planned.backend.name}, {price}, {words}. Start it?"
     if not click.confirm(question, err=True):
         raise click.Abort
+
+
+def launched(planned: lifecycle.Planned, store: Store, output: Path | None) -> Record:
+    """`lifecycle.launch`, with what it sends shown."""
+    with transfer.shown():
+        return lifecycle.launch(planned, store, output, common.say)
 
 
 def _detached(record: Record, as_json: bool) -> int:

@@ -13,7 +13,7 @@ import click
 from backends.interface import State
 from launcher import lifecycle, results
 from launcher.cli import common, complete
-from launcher.cli.run import ask
+from launcher.cli.run import ask, launched
 from launcher.job import JobFile, load
 from launcher.store import Record, Store
 from training_image.errors import InputError
@@ -131,7 +131,7 @@ def _finished(file: JobFile, store: Store, output: Path | None, yes: bool) -> Re
             common.say(f"what could not be measured then is tried anew where it is named alone: --models {failed[0]}")
         return done
     ask(planned, yes)
-    return follow(lifecycle.launch(planned, store, output, common.say), store)
+    return follow(launched(planned, store, output), store)
 
 
 def _failed(record: Record) -> list[str]:

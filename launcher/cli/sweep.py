@@ -13,7 +13,7 @@ from backends import registry
 from backends.interface import Backend
 from launcher import lifecycle, submission
 from launcher.cli import common
-from launcher.cli.run import attached, shown
+from launcher.cli.run import attached, launched, shown
 from launcher.job import JobFile, load
 from launcher.store import Store
 from training_image.errors import InputError
@@ -168,7 +168,7 @@ def _train_best(file: JobFile, store: Store, output: Path | None, document: dict
     planned = lifecycle.make_plan(file, store)
     if planned.done is not None:
         return shown(planned.done, store, output, document is not None, document)
-    record = lifecycle.launch(planned, store, output, common.say)
+    record = launched(planned, store, output)
     return attached(record, store, output, document is not None, document)
 
 

@@ -18,8 +18,8 @@ import docker
 import pytest
 
 import training_image
-from backends import bundle
-from launcher.image import Image, build
+from backends import bundle, transfer
+from launcher.image import Image, build, push
 from tests.docker.conftest import REGISTRY, ROOT
 
 UNREACHABLE = "127.0.0.1:9/ftlaunch"
@@ -120,6 +120,27 @@ def test_docker_pushing_twice_sends_nothing(docker_client, ftlaunch, built):
     assert "ftlaunch image build" in ftlaunch(*push, code=3).stderr
 
 
+def test_docker_a_push_tells_how_far_it_is(docker_client):
+    tag, told = f"{secrets.token_hex(8)}:of-a-test", []
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("noise")
+        member.size = 3_000_000  # no registry has it yet, nor can it be packed
+        tar.addfile(member, io.BytesIO(os.urandom(member.size)))
+    docker_client.api.import_image_from_data(archive.getvalue(), repository=tag.partition(":")[0], tag="of-a-test")
+    target = f"{REGISTRY}/{tag}"
+    try:
+        with transfer.shown_by(lambda *each: told.append(each)):
+            assert push(tag, target)
+    finally:
+        for name in (tag, target):
+            docker_client.images.remove(name)
+    assert {name for name, _, _ in told} == {target}
+    assert [sent for _, sent, _ in told] == sorted(sent for _, sent, _ in told)
+    assert told[-1][1:] == (told[-1][2], told[-1][2])
+    assert told[-1][2] >= 3_000_000
+
+
 def test_docker_pushing_where_no_registry_answers_says_so(ftlaunch, built):
     done = ftlaunch("image", "push", UNREACHABLE, "--base", "a-small-one", code=3)
     assert "was not pushed" in done.stderr
@@ -172,7 +193,7 @@ def test_docker_the_wheel_builds_the_same_image(installed, image):
 
 BUNDLE = """
 import hashlib
-from backends import bundle
+from backends import bundle, transfer
 
 name, content = bundle.wheel()
 print(bundle.__file__, name)
