@@ -193,7 +193,7 @@ def test_docker_the_wheel_builds_the_same_image(installed, image):
 
 BUNDLE = """
 import hashlib
-from backends import bundle, transfer
+from backends import bundle
 
 name, content = bundle.wheel()
 print(bundle.__file__, name)
