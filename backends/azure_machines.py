@@ -48,3 +48,9 @@ def gpus(machine: str) -> int:
     """The GPUs of a machine size; 1 where it is not in the list, for one process is what any machine can run."""
     found = hardware.machines().get((PLACE, machine))
     return found.gpus if found else 1
+
+
+def as_listed(machine: str) -> str:
+    """A machine size as the list writes it; Azure's own letters may be large ones, and do not count."""
+    names = (name for place, name in hardware.machines() if place == PLACE)
+    return next((name for name in names if name.lower() == machine.lower()), machine)

@@ -83,6 +83,15 @@ class AzureML(Cloud[Account, Any]):
         """Look at credentials, workspace, datastore, compute or quota, image and key vault."""
         return azureml_checks.findings(self._account(plan.request), plan)
 
+    def machine(self, plan: Plan) -> str | None:
+        """A cluster's owner chose its machines."""
+        compute = plan.request["JobBase"]["properties"].get("computeId")
+        if plan.machine is not None or compute is None:
+            return plan.machine
+        with translated():
+            size = str(self._account(plan.request).ml.compute.get(compute.rpartition("/")[2]).size)
+        return azure_machines.as_listed(size)
+
     def lacks_image(self, plan: Plan) -> bool:
         """Ask the registry, where the request names the job's own image."""
         uri = str(plan.request["Environment"]["image"])

@@ -106,7 +106,7 @@ def _cluster(account: Account, name: str, machine: str | None, count: int, spot:
         yield wrong("compute", f"{name} is no compute cluster but {cluster.type}", "take a cluster: AmlCompute")
         return
     if machine is None:
-        message = f"the machines of {name} are {cluster.size}; the job names none, so that its price is not known"
+        message = f"the machines of {name} are {cluster.size}; the job names none, so that it is priced only now"
         hint = f"set resources.machine: {cluster.size}"
         yield Finding(level="note", code="compute", message=message, hint=hint)
     elif str(cluster.size).lower() != machine.lower():

@@ -297,6 +297,10 @@ class Backend(ABC):
     def preflight(self, plan: Plan) -> list[Finding]:
         """Look for what would make the submit fail: credentials, rights, quota, image. Changes nothing."""
 
+    def machine(self, plan: Plan) -> str | None:
+        """The machine type that the job will get, for its price; asks the place where only that knows it."""
+        return plan.machine
+
     def lacks_image(self, plan: Plan) -> bool:
         """Whether `stage` is going to send the job's own image, which the launcher builds before it then."""
         return False

@@ -153,7 +153,7 @@ def launch(planned: Planned, store: Store, output: Path | None, say: Say) -> Rec
     with needing_extra(backend):
         plan = _resolved(backend, plan, say)
         _report(backend.preflight(plan), backend, say)
-    intent = replace(planned, plan=plan).record(target, "not submitted")
+        intent = _priced(replace(planned, plan=plan), store, say).record(target, "not submitted")
     with _alone(store, intent.job, say):
         record = store.add(intent)
         if record.submitted is not None:
@@ -161,6 +161,21 @@ def launch(planned: Planned, store: Store, output: Path | None, say: Say) -> Rec
             return record
         with needing_extra(backend):
             return _start(planned, record, store, secrets, say)
+
+
+def _priced(planned: Planned, store: Store, say: Say) -> Planned:
+    """With the estimate for the machine that only its place could tell. Raises InputError for a broken budget."""
+    machine = planned.backend.machine(planned.plan) if planned.plan.machine is None else None
+    if machine is None or planned.estimate is not None:
+        return planned
+    plan = planned.plan.model_copy(update={"machine": machine})
+    found = estimates.estimate(planned.file, plan, planned.backend, store)
+    if found is None:
+        say(f"the price of {planned.backend.name} {machine} is not known")
+    else:
+        say(f"{planned.backend.name} {machine}: expected to be billed {estimates.told(found)}")
+    estimates.require_budget(planned.file, found)
+    return replace(planned, plan=plan, estimate=found)
 
 
 def _go_on(planned: Planned, record: Record, store: Store, say: Say) -> Record:

@@ -112,8 +112,10 @@ def max_seconds(file: JobFile, plan: Plan, backend: Backend) -> int | None:
         return hours
     rate = _whole_rate(file, offer)
     if rate is None:
-        machine = plan.machine or "this machine"
         hint = "set budget.max_hours instead, or put the price into prices.csv beside config.yaml (docs/cost.md)"
+        if plan.machine is None:
+            hint = "name the machine (resources.machine), or set budget.max_hours instead"
+        machine = plan.machine or "this machine"
         raise InputError(
             f"budget.max_usd cannot be kept: the price of {backend.name} {machine} is not known", hint=hint
         )

@@ -9,7 +9,7 @@ from backends.conformance.jobs import prepare
 from backends.interface import State
 from tests.clouds.azure import JOB
 from tests.clouds.azure.account import CLUSTER, MACHINE
-from tests.on_clouds.walk import Walk
+from tests.on_clouds.walk import Walk, write_job
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,26 @@ def test_azureml_walk_sends_nothing_a_second_time(walk, azure, monkeypatch):
     azure.jobs.jobs[document["job"]].cancel()
     assert azure.storage.received.value - before < 10_000  # spec.json, which names the job
     assert azure.registry.front.received.value == pushed
+
+
+def test_azureml_cluster_is_priced_by_the_machines_that_it_has(walk, azure, tmp_path, monkeypatch):
+    """The job names none; Azure's own spelling is not that of its price list."""
+    monkeypatch.setattr(azure, "starting_seconds", 60.0)  # cancelled before it has a machine
+    azure.arm.add_cluster("t4s", "STANDARD_NC4AS_T4_V3", 1, low_priority=False)
+    options = {"compute": "t4s", "image": azure.arm.environment_of(walk.job.body["environmentId"])}
+
+    folder = write_job(tmp_path, backend="azureml", backends={"azureml": options})
+    started = ("run", folder, "--json", "--yes", "--detach", "--output", tmp_path / "out")
+    jobs = len(azure.jobs.jobs)
+    refused = walk.run(*started, "--set", "budget.max_hours=0.05", exits=2)
+    assert "budget.max_hours is 0.05, and azureml Standard_NC4as_T4_v3 is expected to take" in refused.stderr
+    assert len(azure.jobs.jobs) == jobs
+    done = walk.run(*started)
+    document = json.loads(done.stdout)
+    azure.jobs.jobs[document["job"]].cancel()
+    assert document["estimate_usd"] > 0
+    told = f"for about {document['estimate_usd']:.2f} dollars"
+    assert f"azureml Standard_NC4as_T4_v3: expected to be billed {told}" in done.stderr
 
 
 def test_azureml_every_right_of_the_shipped_role_is_needed(walk, azure, harness):

@@ -60,7 +60,18 @@ class Machine:
     """One container; its output is handed on line by line as it comes."""
 
     def __init__(
-        self, client, network: Network, image: str, arguments, *, name, environment, mounts, line: Line, entrypoint=None
+        self,
+        client,
+        network: Network,
+        image: str,
+        arguments,
+        *,
+        name,
+        environment,
+        mounts,
+        line: Line,
+        entrypoint=None,
+        working_dir=None,
     ) -> None:
         """``mounts``: (path here, ``ro`` or ``rw``) by path inside; `name` is its host name for the others too."""
         volumes = {str(path): {"bind": target, "mode": mode} for target, (path, mode) in mounts.items()}
@@ -69,6 +80,7 @@ class Machine:
             image,
             arguments,
             entrypoint=entrypoint,
+            working_dir=working_dir,
             hostname=name,
             environment=environment,
             volumes=volumes,

@@ -53,14 +53,14 @@ class Walk:
         self.name = self.document["job"]
         self.followed = done.stderr
 
-    def run(self, *arguments):
+    def run(self, *arguments, exits: int = 0):
         command = [str(Path(sys.executable).with_name("ftlaunch")), *map(str, arguments)]
         done = subprocess.run(
             command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=400
         )
         self.printed += done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        assert done.returncode == exits, f"{done.stdout}\n{done.stderr}"
         return done
 
     def check_verdict(self) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.clouds.azure.answers import Refused, error
 from tests.clouds.azure.arm import Arm
+from tests.clouds.azure.codes import Codes
 from tests.clouds.azure.entra import HOST as LOGIN
 from tests.clouds.azure.entra import Entra
 from tests.clouds.azure.history import History
@@ -56,6 +57,7 @@ class Azure(Loopback):
         self.vault = Vault(self)
         self.registry = Registry(self)
         self.quotas = Quotas(self)
+        self.codes = Codes(self)
         self.jobs = Jobs(self)
         stack.callback(self.jobs.close)
         self.history = History(self)

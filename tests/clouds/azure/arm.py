@@ -1,5 +1,6 @@
 """Azure's resource manager, as far as a workspace's jobs need it: every call is checked against the caller's role."""
 
+import inspect
 import json
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,7 +28,8 @@ class Arm:
         """(method, pattern, action, answer) of all that is served here."""
         subscription = f"/subscriptions/{self.cloud.subscription}"
         regional = f"{subscription}/providers/{PROVIDER}/locations/{{region}}"
-        place, jobs = self.cloud.scope, self.cloud.jobs
+        place, jobs, codes = self.cloud.scope, self.cloud.jobs, self.cloud.codes
+        code = f"{place}/codes/{{name}}/versions/{{version}}"
         return (
             ("GET", "/subscriptions", "Microsoft.Resources/subscriptions/read", self._subscriptions),
             ("GET", f"{subscription}/providers/{PROVIDER}/workspaces", "workspaces/read", self._workspaces),
@@ -48,6 +50,10 @@ class Arm:
                 "workspaces/environments/write",
                 self._put_environment,
             ),
+            ("GET", f"{place}/codes/{{name}}/versions", "workspaces/codes/versions/read", codes.list),
+            ("GET", code, "workspaces/codes/versions/read", codes.get),
+            ("PUT", code, "workspaces/codes/versions/write", codes.put),
+            ("POST", f"{code}/startPendingUpload", "workspaces/codes/versions/write", codes.open_upload),
             ("GET", f"{place}/jobs", "workspaces/jobs/read", jobs.list),
             ("GET", f"{place}/jobs/{{name}}", "workspaces/jobs/read", jobs.get),
             ("PUT", f"{place}/jobs/{{name}}", "workspaces/jobs/write", self._put_job),
@@ -76,10 +82,11 @@ class Arm:
             action = action if action.startswith("Microsoft.") else f"{PROVIDER}/{action}"
             if not self.cloud.rights.allowed(principal, action):
                 raise denied(principal, action)
+            content = json.loads(request.body) if request.body else {}
             if method == "PUT":
-                self.puts[path] = json.loads(request.body)
-                found["content"] = self.puts[path]
-            told = call(**found)
+                self.puts[path] = content
+            given = {**found, "content": content, "query": parse_qs(urlsplit(request.path).query)}
+            told = call(**{name: given[name] for name in inspect.signature(call).parameters})
             return told if isinstance(told, Response) else answer(told)
         raise Refused(404, "ResourceNotFound", f"{request.method} {path} is not served here")
 

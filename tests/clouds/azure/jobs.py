@@ -67,6 +67,8 @@ class Jobs:
         for each in [*body.get("inputs", {}).values(), *body.get("outputs", {}).values()]:
             self.cloud.path(each["uri"])
         self.cloud.arm.environment_of(body["environmentId"])
+        if body.get("codeId"):
+            self.cloud.codes.of(body["codeId"])
         resources = body["resources"]
         if body.get("distribution", {}).get("processCountPerInstance", 1) != 1:
             raise Refused(400, "ValidationError", "machines with several processes are not served here")

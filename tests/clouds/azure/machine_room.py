@@ -16,6 +16,8 @@ from training_image.contracts import AZUREML
 
 ENDS = ("Completed", "Failed", "Canceled")
 NO_CAPACITY = ("AllocationFailed", "Allocation failed. We do not have sufficient capacity for the requested VM size.")
+CODE = "/mnt/azureml/cr/j/9f3c1e/exe/wd"
+"""Where a job's code asset lies, and its command starts."""
 MACHINE_LOST = ("AzureMLCompute job failed", "The node on which the job ran is lost.")
 
 
@@ -152,6 +154,10 @@ class Job(threading.Thread):
         key = self.cloud.identity_key(self.body.get("identity"))
         names = [f"{self.name}-{len(self.lives)}-{node}" for node in range(self.machines)]
         binds = {mount.target: (mount.folder, "rw" if mount.writable else "ro") for mount in mounts.values()}
+        if code := self.body.get("codeId"):
+            folder = self._folder / f"{len(self.lives)}-code"
+            self.cloud.codes.load(code, folder)
+            binds[CODE] = (folder, "rw")
         life = []
         for node, host in enumerate(names):
             several = self.body.get("distribution") is not None
@@ -166,6 +172,7 @@ class Job(threading.Thread):
                 entrypoint=list(AZUREML.line_shell),
                 name=host,
                 environment=self._environment(key) | (self._distributed(node, names) if several else {}),
+                working_dir=CODE if code else None,
                 mounts=binds | {"/run/loopback/authority.pem": (self.cloud.authority.file, "ro")},
                 line=lambda _, text, log=log: self._print(log, text),
             )

@@ -13,7 +13,14 @@ import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from azure.storage.blob import BlobSasPermissions, BlobServiceClient, generate_blob_sas
+from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob import (
+    BlobSasPermissions,
+    BlobServiceClient,
+    ContainerSasPermissions,
+    generate_blob_sas,
+    generate_container_sas,
+)
 
 from tests.clouds.azure.answers import error
 from tests.clouds.gateway import Request, Response, Tally, forward
@@ -51,10 +58,23 @@ class Storage:
 
     def signed(self, container: str, name: str) -> str:
         """An address with a signature that lets anyone read for a while."""
-        until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
         allowed = BlobSasPermissions(read=True)
-        sas = generate_blob_sas(self.account, container, name, account_key=self.key, permission=allowed, expiry=until)
+        sas = generate_blob_sas(
+            self.account, container, name, account_key=self.key, permission=allowed, expiry=_in_an_hour()
+        )
         return f"https://{self.host}/{container}/{name}?{sas}"
+
+    def opened(self, container: str) -> tuple[str, str]:
+        """The address of a container, made if it was not there; and one with a signature that lets anyone read, write
+        and list there for a while."""
+        with contextlib.suppress(ResourceExistsError):
+            self.service.create_container(container)
+        allowed = ContainerSasPermissions(read=True, write=True, list=True)
+        sas = generate_container_sas(
+            self.account, container, account_key=self.key, permission=allowed, expiry=_in_an_hour()
+        )
+        address = f"https://{self.host}/{container}"
+        return address, f"{address}?{sas}"
 
     def serve(self, request: Request) -> Response:
         if trouble := self.cloud.trouble_for(request):
@@ -102,6 +122,10 @@ def azurite() -> Path | None:
     here = FOLDER / "node_modules" / ".bin" / "azurite-blob"
     found = str(here) if here.exists() else shutil.which("azurite-blob")
     return Path(found) if found else None
+
+
+def _in_an_hour() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
 
 
 def _free_port() -> int:
