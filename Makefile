@@ -65,6 +65,7 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 proof: install services
+	tests/services.sh browser
 	$(BIN)/python -m proof.real_model
 	$(BIN)/python -m proof.invariance
 	$(BIN)/python -m proof.docker

@@ -7,6 +7,7 @@ from typing import Any
 
 from backends import azure_registry, azureml_secrets
 from backends.azure_calls import ARM, Account, AzureError, Workspace, translated
+from backends.azure_machines import as_listed, gpus
 from backends.azure_storage import path_in_datastore
 from backends.azureml_request import is_own_image
 from backends.cloud_checks import looked, missing_image, wrong
@@ -105,14 +106,7 @@ def _cluster(account: Account, name: str, machine: str | None, count: int, spot:
     if str(cluster.type).lower() != "amlcompute":
         yield wrong("compute", f"{name} is no compute cluster but {cluster.type}", "take a cluster: AmlCompute")
         return
-    if machine is None:
-        message = f"the machines of {name} are {cluster.size}; the job names none, so that it is priced only now"
-        hint = f"set resources.machine: {cluster.size}"
-        yield Finding(level="note", code="compute", message=message, hint=hint)
-    elif str(cluster.size).lower() != machine.lower():
-        message = f"the machines of {name} are {cluster.size}, the job and its price are for {machine}"
-        hint = f"set resources.machine: {cluster.size} and leave resources.gpu out, or take another cluster"
-        yield wrong("compute", message, hint)
+    yield from _machines(name, str(cluster.size), machine, count)
     if cluster.max_instances < count:
         message = f"the cluster {name} has {cluster.max_instances} machines at most, the job needs {count}"
         yield wrong("compute", message, f"az ml compute update --name {name} --max-instances {count}")
@@ -123,6 +117,24 @@ def _cluster(account: Account, name: str, machine: str | None, count: int, spot:
     if low and not spot:
         message = f"the machines of {name} are of low priority and may be taken away; the job then goes on by itself"
         yield Finding(level="warning", code="compute", message=message, hint="resources.spot: true says so")
+
+
+def _machines(name: str, there: str, machine: str | None, count: int) -> Iterator[Finding]:
+    """Whether the cluster's machines are those that the job's body and price are made for."""
+    listed = as_listed(there)
+    asked = gpus(machine) if machine else 1
+    if machine is not None and there.lower() != machine.lower():
+        message = f"the machines of {name} are {there}, the job and its price are for {machine}"
+        hint = f"set resources.machine: {listed} and leave resources.gpu out, or take another cluster"
+        yield wrong("compute", message, hint)
+    elif count > 1 and gpus(listed) > asked:
+        # On several machines Azure ML starts the processes, as many on each as the body says, which knows a machine by
+        # the list's own spelling alone. On one machine the container does, which sees its GPUs.
+        message = f"the machines of {name} have {gpus(listed)} GPUs each, the job would use {asked} of each"
+        yield wrong("compute", message, f"set resources.machine: {listed}")
+    elif machine is None:
+        message = f"the machines of {name} are {there}; the job names none, so that it is priced only now"
+        yield Finding(level="note", code="compute", message=message, hint=f"set resources.machine: {listed}")
 
 
 def _quota(account: Account, machine: str, count: int, region: str, spot: bool) -> Iterator[Finding]:

@@ -86,6 +86,8 @@ class Job:
         self.log = self.folder / "log.txt"
         self.checkpoints = self.folder / "checkpoints"
         self.output = self.folder / "output"
+        self.secrets = self.folder / "secrets"
+        """Their values, for the moment in which they are sent."""
 
     @property
     def record(self) -> Record:
@@ -155,8 +157,13 @@ class Job:
             shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(incoming)
 
+    def drop_secrets(self) -> None:
+        """Delete what a launcher left that was killed while it sent the secrets."""
+        self.secrets.unlink(missing_ok=True)
+
     def free(self) -> None:
         """Free the disk: data, checkpoints and results go; the record and the log stay."""
+        self.drop_secrets()
         for folder in (self.data, self.checkpoints, self.output):
             shutil.rmtree(folder, ignore_errors=True)
         staged_files.sweep()

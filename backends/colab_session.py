@@ -29,6 +29,9 @@ STOP_PAUSES = (1.0, 4.0)
 """Seconds before a stop that failed is tried again: until it succeeds, the machine uses units."""
 LEAST_PAUSE = 10.0
 """Checkpoints are brought no sooner than this many times the seconds that the last time took."""
+_ASKED = "-asked"
+"""Ends the name under which a machine is noted that is not known to be the job's yet: whoever fails or dies while
+he asks it leaves no note that would have it stopped as the job's."""
 _STEP = re.compile(r"step-(\d+)\.pt")
 _REFUSALS = (Reason.NO_CAPACITY, Reason.QUOTA, Reason.CREDENTIALS)
 
@@ -74,6 +77,7 @@ def begin(job: Job, secrets: Mapping[str, SecretStr], locked: int) -> None:
 
 def give_back(job: Job) -> None:
     """Stop the job's machine, if it has one; a training that may be in it is lost. Raises BackendError."""
+    job.drop_secrets()
     record = job.record
     tool = tool_of(record.plan.request)
     endpoint = _machine(tool, job)
@@ -109,6 +113,7 @@ def _left(error: BackendError) -> str:
 
 def is_started(job: Job) -> bool:
     """Whether the training runs on the machine of a job of which no start was written down here."""
+    job.drop_secrets()
     tool = tool_of(job.record.plan.request)
     if _machine(tool, job) is None:
         return False
@@ -221,12 +226,17 @@ def _stray(tool: Tool, job: Job, machines: list[Assigned] | None = None) -> str 
     record = job.record
     gpus = {gpu for gpu, _ in colab_request.MACHINES.values()}
     for each in machines if machines is not None else tool.assigned():
-        new = each.name == "?" and each.endpoint not in record.before
-        if new and each.hardware in gpus:
-            tool.restore(job.name, each.endpoint)
-            if tool.ask(job.name, _inline("untouched()")):
+        unnamed = each.name == "?" or each.name.endswith(_ASKED)
+        if unnamed and each.endpoint not in record.before and each.hardware in gpus:
+            asked = f"{job.name}{_ASKED}"
+            tool.restore(asked, each.endpoint)
+            try:
+                ours = bool(tool.ask(asked, _inline("untouched()")))
+            finally:
+                tool.forget(asked)
+            if ours:
+                tool.restore(job.name, each.endpoint)
                 return each.endpoint
-            tool.forget(job.name)
     return None
 
 
@@ -255,11 +265,12 @@ def _start(tool: Tool, job: Job, digest: str, secrets: Mapping[str, SecretStr]) 
     there = None
     if secrets:
         values = {name: value.get_secret_value() for name, value in secrets.items()}
-        with tempfile.TemporaryDirectory(prefix="ftlaunch-colab-") as folder:
-            here = Path(folder, "secrets")
-            here.touch(0o600)
-            here.write_text(json.dumps(values))
-            tool.upload(job.name, here, SECRETS)
+        try:
+            job.secrets.touch(0o600)
+            job.secrets.write_text(json.dumps(values))
+            tool.upload(job.name, job.secrets, SECRETS)
+        finally:
+            job.drop_secrets()
         there = SECRETS
     tool.ask(job.name, _inline(f"(unpack('{digest}'), start({there!r}))[1]"), INSTALL_SECONDS)
     job.update(started=time.time(), looked=0.0)

@@ -6,6 +6,7 @@ not meet. The tool logs what it executes on this machine, so no secret is ever e
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -28,6 +29,8 @@ NEW_SECONDS = 900.0
 """Longest wait for a machine; the tool itself tries again where the service is busy."""
 PAUSES = (0.5, 1.5, 4.0)
 """Seconds before a call that broke off is repeated."""
+READ_PAUSES = (0.05, 0.2, 0.5)
+"""Seconds before the file of sessions is read again that the tool is about to write."""
 MARK = "ftlaunch:"
 """What our code on the machine begins its one line of answer with."""
 
@@ -106,8 +109,15 @@ class Tool:
             return
 
     def assigned(self) -> list[Assigned]:
-        """All machines of the account."""
-        return [Assigned(**match.groupdict()) for match in _LISTED.finditer(self._call(["sessions"], ANSWER_SECONDS))]
+        """All machines of the account. Raises BackendError.
+
+        While its file of sessions is empty, the tool takes a refused login for an account without machines, and ends
+        with 0: only its complaints tell.
+        """
+        told, complaints = self._answered(["sessions"], ANSWER_SECONDS, None)
+        if _has(complaints, _CREDENTIALS):
+            raise self._complaint("sessions", complaints)
+        return [Assigned(**match.groupdict()) for match in _LISTED.finditer(told)]
 
     def endpoint(self, session: str) -> str | None:
         """The machine of a session, by the tool's own note of it."""
@@ -162,9 +172,14 @@ class Tool:
         new.replace(self.sessions)
 
     def _noted(self) -> dict[str, Any]:
-        text = self.sessions.read_text() if self.sessions.exists() else ""
-        noted: dict[str, Any] = json.loads(text or "{}")
-        return noted
+        """What is in the file of sessions. The tool empties it before it writes, so half a file is read again; one that
+        stays so holds nothing, for the tool as well."""
+        for pause in (*READ_PAUSES, 0.0):
+            with contextlib.suppress(ValueError):
+                noted: dict[str, Any] = json.loads(self.sessions.read_text() if self.sessions.exists() else "{}")
+                return noted
+            time.sleep(pause)
+        return {}
 
     def _call(self, arguments: Sequence[str], seconds: float) -> str:
         """Call, and again where the way to Colab broke off; for what may be done twice."""

@@ -133,8 +133,9 @@ class SageMaker(Cloud[Account, Json]):
             try:
                 _create(account, request, plan.request["via"])
             except BackendError:
-                _delete_secrets(account, request)
-                raise
+                if self._get(account, plan.job_name) is None:  # it may be there, and only the answers were lost
+                    _delete_secrets(account, request)
+                    raise
         image = request["AlgorithmSpecification"]["TrainingImage"]
         return self._handle(account, plan.job_name, [plan.job_name], image)
 

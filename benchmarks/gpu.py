@@ -4,7 +4,8 @@ Models of random weights in the shapes of Qwen2.5-0.5B and 1.5B, Llama-3.2-3B an
 2,048 tokens and short ones (32 to 160); gradient checkpointing on and off; QLoRA, rank 16; 16,384 tokens a step. Each
 run is a process of its own that may take 16 GiB of the card, as if it were a small one (``--gib``). Beside ours:
 transformers' Trainer with peft and bitsandbytes at its best, and Unsloth's, where it is installed. Every run is kept as
-a line of `benchmarks/results/gpu.jsonl` with device, versions and date; one that does not fit is kept as such.
+a line of `benchmarks/results/gpu.jsonl` with device, versions and date; one that does not fit, or fails, is kept as
+such. At the end stand the medians of each case, beside what we aim at.
 
 MFU: 4 N operations a token (forward 2 N, gradient of the activations 2 N; frozen weights need none of their own), N
 all weights, and 6 x layers x width of all heads x tokens of a row for causal attention; what checkpointing computes
@@ -18,9 +19,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,15 @@ MODELS = ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B", "meta-llama/Llama-3.2-3B", "
 LENGTHS = ("512", "2048", "short")
 STEP_TOKENS, STEPS = 16384, 10
 TINY_TOKENS, TINY_STEPS = 512, 2
+LARGE = 7e9
+"""Weights of a model to which the aims in tokens a second and GiB apply."""
+AIMED_SPEED = {"on": 8_000, "off": 11_000}
+"""Tokens a second of a large model's QLoRA, by checkpointing."""
+AIMED_GIB = 8
+"""Below this a large model trains rows of 2,048 tokens."""
+AIMED_RATIOS = {"stock": {"short": 2.0, "512": 1.5, "2048": 1.5}, "unsloth": dict.fromkeys(LENGTHS, 1.0)}
+"""Times as fast as the others, by the rows' length."""
+COMPARED = ("tokens_per_second", "peak_memory_gib", "validation_loss")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,6 +79,7 @@ def every(given: argparse.Namespace, folder: Path) -> None:
 
         if not torch.cuda.is_available():
             raise SystemExit("no NVIDIA card is here; --tiny tries this program on a CPU")
+    lines = []
     for name in given.models:
         for length in given.lengths:
             for checkpointing in given.checkpointing:
@@ -74,18 +87,21 @@ def every(given: argparse.Namespace, folder: Path) -> None:
                 for _ in range(given.repeats):
                     for trainer in trainers():
                         line = apart(case | {"trainer": trainer, "gib": given.gib, "folder": str(folder)})
-                        keep(given.results, case | {"trainer": trainer, "gib": given.gib} | line)
+                        lines.append(case | {"trainer": trainer, "gib": given.gib} | line)
+                        keep(given.results, lines[-1])
                         print(f"{name}, {length}, checkpointing {checkpointing}, {trainer}: {told(line)}", flush=True)
+    print("\n".join(summary(lines)))
 
 
 def apart(case: dict[str, Any]) -> dict[str, Any]:
-    """One run in a process of its own."""
+    """One run in a process of its own; what ends it early is in its line, and the other runs go on."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--one", json.dumps(case)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         if "out of memory" in done.stderr or "does not fit" in done.stderr:
             return {"error": "out of memory"}
-        raise SystemExit(f"{case['trainer']} failed:\n{done.stderr[-3000:]}")
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return {"error": last[0][:300], "stderr": done.stderr[-3000:]}
     line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return line
 
@@ -138,6 +154,45 @@ def told(line: dict[str, Any]) -> str:
         f"{line['tokens_per_second']:.0f} tokens/s ({line['supervised_tokens_per_second']:.0f} supervised), "
         f"{line['peak_memory_gib']:.2f} GiB{share}, validation loss {line['validation_loss']:.4f}"
     )
+
+
+def summary(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Medians of each case's trainers, and ours beside the others and what we aim at."""
+    said = []
+    for case in dict.fromkeys((line["model"], line["length"], line["checkpointing"]) for line in lines):
+        said.append("{}, {}, checkpointing {}, medians:".format(*case))
+        medians: dict[str, dict[str, float]] = {}
+        runs = [line for line in lines if (line["model"], line["length"], line["checkpointing"]) == case]
+        for trainer in dict.fromkeys(line["trainer"] for line in runs):
+            own = [line for line in runs if line["trainer"] == trainer]
+            done = [line for line in own if "error" not in line]
+            if not done:
+                said.append(f"  {trainer}: {own[0]['error']}")
+                continue
+            found = medians[trainer] = {key: statistics.median(line[key] for line in done) for key in COMPARED}
+            speed, peak, loss = (found[key] for key in COMPARED)
+            of = f"{len(done)} of {len(own)} runs"
+            said.append(f"  {trainer}: {speed:.0f} tokens/s, {peak:.2f} GiB, validation loss {loss:.4f}, {of}")
+        said += [f"  {text}: {'reached' if reached else 'missed'}" for text, reached in aims(*case, medians)]
+    return said
+
+
+def aims(
+    model: str, length: str, checkpointing: str, medians: dict[str, dict[str, float]]
+) -> Iterator[tuple[str, bool]]:
+    """What we aim at in a case, and whether ours reaches it; nothing where ours has no median."""
+    if "ours" not in medians:
+        return
+    speed, peak = medians["ours"]["tokens_per_second"], medians["ours"]["peak_memory_gib"]
+    if find(model).parameters > LARGE:
+        least = AIMED_SPEED[checkpointing]
+        yield f"{speed:.0f} of {least} tokens/s", speed >= least
+        if length == "2048":
+            yield f"{peak:.2f} GiB, below {AIMED_GIB}", peak < AIMED_GIB
+    for rival, ratios in AIMED_RATIOS.items():
+        if rival in medians:
+            ratio, wanted = speed / medians[rival]["tokens_per_second"], ratios[length]
+            yield f"{ratio:.2f} times as fast as {rival}, at least {wanted:g}", ratio >= wanted
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ def _show(found: dict[str, list[dict[str, Any]]], rival: str) -> None:
     means = {name: statistics.fmean(some) for name, some in values.items()}
     off, noise = means["ours"] - means[rival], math.hypot(*(_error(some) for some in values.values()))
     print(f"mean validation loss: {off:+.4f} of the {rival} trainer's, standard error {noise:.4f}, by the seeds")
+    pairs = [one - other for one, other in zip(values["ours"], values[rival], strict=True)]
+    print(f"mean of the differences seed by seed: {statistics.fmean(pairs):+.4f}, standard error {_error(pairs):.4f}")
     ratio = medians["ours"]["tokens_per_second"] / medians[rival]["tokens_per_second"]
     print(f"ours is {ratio:.2f} times as fast as the {rival} trainer")
 

@@ -165,15 +165,20 @@ def launch(planned: Planned, store: Store, output: Path | None, say: Say) -> Rec
 
 def _priced(planned: Planned, store: Store, say: Say) -> Planned:
     """With the estimate for the machine that only its place could tell. Raises InputError for a broken budget."""
-    machine = planned.backend.machine(planned.plan) if planned.plan.machine is None else None
-    if machine is None or planned.estimate is not None:
+    if planned.plan.machine is not None or planned.estimate is not None:
+        return planned
+    try:
+        machine = planned.backend.machine(planned.plan)
+    except BackendError as error:  # it may still be allowed to start the job
+        say(f"warning: the job's machines, and so its price, are not known: {error.message}")
+        return planned
+    if machine is None:
         return planned
     plan = planned.plan.model_copy(update={"machine": machine})
     found = estimates.estimate(planned.file, plan, planned.backend, store)
-    if found is None:
-        say(f"the price of {planned.backend.name} {machine} is not known")
-    else:
-        say(f"{planned.backend.name} {machine}: expected to be billed {estimates.told(found)}")
+    say(f"{planned.backend.name} {machine}: expected to be billed {estimates.told(found)}")
+    if warning := estimates.memory_warning(found):
+        say(f"warning: {warning}")
     estimates.require_budget(planned.file, found)
     return replace(planned, plan=plan, estimate=found)
 

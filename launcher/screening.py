@@ -96,8 +96,10 @@ def _told(models: list[Candidate], metric: str, higher: bool, enough: float) -> 
     if level:
         text += f" Not clearly behind it: {', '.join(each.name for each in level)}."
         text += _cheaper([best, *level])
-    if higher and best.value is not None and best.value >= enough and best.best_by != WAYS["probe"]:
-        text += f" Tuning may not be worth it: its {best.best_by} baseline is at {best.value:.2f} already."
+    asked = next((each for each in measured if each.best_by != WAYS["probe"]), None)  # a probe is no prompting
+    if higher and asked is not None and asked.value is not None and asked.value >= enough:
+        whose = "its" if asked is best else f"{asked.name}'s"
+        text += f" Tuning may not be worth it: {whose} {asked.best_by} baseline is at {asked.value:.2f} already."
     near = [each for each in measured if each.bits_per_character is not None]
     if len(near) > 1:
         nearest = min(near, key=lambda each: each.bits_per_character or 0.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from backends import colab_job
 from backends.colab_job import Job
-from backends.interface import Reason
+from backends.interface import Reason, State, Status
 from launcher.demo_model import made_apart
 from launcher.image import Image, build, own_wheels
 from proof.real_model import ROOT
@@ -47,33 +47,36 @@ def main() -> int:
         walked = to_the_verdict("colab", [*command, "--resume"], planned, Path(folder), MOST_SECONDS)
         step = walked.result["training"]["resumed_from"]
         walked.check(f"the second machine went on from a checkpoint of the first (step {step})", step is not None)
-        walked.check("the loss was told as one: FAILED, SPOT_INTERRUPTED", lost is Reason.SPOT_INTERRUPTED)
+        told = lost is not None and (lost.state, lost.reason) == (State.FAILED, Reason.SPOT_INTERRUPTED)
+        walked.check("the loss was told as one: FAILED, SPOT_INTERRUPTED", told)
         walked.check("no machine was left by it", left == 0)
         check(walked, cloud)
         return write(walked, "Colab with the real model", PLACE.format(seconds=seconds))
 
 
-def lose_machine(command: list[str], cloud: Colab, folder: Path) -> tuple[Reason | None, float]:
-    """Run the command, and take its machine away when a checkpoint has come here; gives the reason that was told, and
-    the seconds after which it was lost."""
+def lose_machine(command: list[str], cloud: Colab, folder: Path) -> tuple[Status | None, float]:
+    """Run the command, and take its machine away when a checkpoint has come here; gives the end that was told, and the
+    seconds after which it was lost."""
     began = time.monotonic()
     arguments = [FTLAUNCH, *command, "--yes", "--output", str(folder / "output")]
     with (
         (folder / "first.txt").open("w+") as said,
         subprocess.Popen(arguments, cwd=ROOT, stdout=said, stderr=said) as run,
     ):
-        while not any(job.record.checkpoints for job in colab_job.every()):
-            if run.poll() is not None or time.monotonic() - began > MOST_SECONDS:
-                run.kill()
-                sys.exit(f"no checkpoint came here:\n{(folder / 'first.txt').read_text()}")
-            time.sleep(0.5)
-        [machine] = cloud.assigned()
-        machine.take_away()
-        seconds = time.monotonic() - began
-        run.wait(MOST_SECONDS)
+        try:
+            while not any(job.record.checkpoints for job in colab_job.every()):
+                if run.poll() is not None or time.monotonic() - began > MOST_SECONDS:
+                    sys.exit(f"no checkpoint came here:\n{(folder / 'first.txt').read_text()}")
+                time.sleep(0.5)
+            [machine] = cloud.assigned()
+            machine.take_away()
+            seconds = time.monotonic() - began
+            run.wait(MOST_SECONDS)
+        except BaseException:
+            run.kill()  # it would be waited for without a limit
+            raise
     [job] = colab_job.every()
-    shown = job.record.shown
-    return None if shown is None else shown.reason, seconds
+    return job.record.shown, seconds
 
 
 def check(walked: Walked, cloud: Colab) -> None:

@@ -27,7 +27,11 @@ ROOT = Path(__file__).parents[1]
 DATA = ROOT / "examples" / "definitions"
 SCRIPT = ROOT / "tests" / "end_to_end" / "independent_few_shot.py"
 EVALUATIONS = ("classical", "zero_shot", "few_shot", "tuned")
-MINUTES, GIB, TOLERANCE = 10, 3.0, 0.02
+MINUTES, GB, TOLERANCE = 10, 3.0, 0.02
+TREE = ("result.json", "metrics.jsonl", "README.md", "job.yaml", "manifest.json")
+TREE += ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/tokenizer.json")
+TREE += tuple(f"predictions/{name}.jsonl" for name in EVALUATIONS)
+"""What lies in `runs/JOB`."""
 
 
 def main() -> int:
@@ -46,6 +50,7 @@ def main() -> int:
         result = json.loads((output / "result.json").read_text())
         others = independent(made_apart(), output)
         lines, broken = judge(result, others, predictions(output), seconds)
+        broken += missing(output, result["job"])
         picture(result, ROOT / "docs" / "verdict.svg")
     page = ROOT / "docs" / "proof" / "real-model.md"
     page.write_text("\n".join(lines) + "\n")
@@ -61,6 +66,12 @@ def picture(result: dict[str, Any], path: Path) -> None:
     console.print(table(result))
     console.print(f"\nverdict: {result['verdict']['outcome']}. {result['verdict']['text']}", highlight=False)
     path.write_text(console.export_svg(title="ftlaunch demo"), encoding="utf-8")
+
+
+def missing(output: Path, job: str) -> list[str]:
+    """What the output tree should have and does not."""
+    found = [f"{output} has no {name}" for name in TREE if not (output / name).is_file()]
+    return found if output.parts[-2:] == ("runs", job) else [*found, f"the output is not runs/{job}: {output}"]
 
 
 def independent(model: Path, output: Path) -> dict[str, dict[str, Any]]:
@@ -80,12 +91,12 @@ def judge(
     result: dict[str, Any], others: dict[str, dict[str, Any]], told: dict[str, list[dict[str, Any]]], seconds: float
 ) -> tuple[list[str], list[str]]:
     """The page's lines, and what does not hold."""
-    peak = result["training"]["peak_memory_bytes"] / 2**30
+    peak = result["training"]["peak_memory_bytes"] / 1e9
     broken = []
     if result["verdict"]["outcome"] != "improved":
         broken.append(f"the verdict is {result['verdict']['outcome']}")
-    if seconds > 60 * MINUTES or peak > GIB:
-        broken.append(f"{seconds:.0f} s and {peak:.2f} GiB")
+    if seconds > 60 * MINUTES or peak > GB:
+        broken.append(f"{seconds:.0f} s and {peak:.2f} GB")
     when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     lines = [
         "# The demo with the real model",
@@ -93,7 +104,7 @@ def judge(
         f"{when}; {os.cpu_count()} cores ({platform.machine()}); {DEMO_MODEL}; made by `make proof`.",
         "",
         f"- The whole of `ftlaunch demo`, making the model included: {seconds:.0f} s.",
-        f"- Peak memory of the training process: {peak:.2f} GiB.",
+        f"- Peak memory of the training process: {peak:.2f} GB.",
         f"- {result['verdict']['text']}",
         "",
         "| evaluation | macro-F1 | 95 % interval | by scikit-learn from predictions/ | by the independent script |",

@@ -187,7 +187,8 @@ AZUREML = Contract(
     line_shell=("/bin/sh", "-c"),
 )
 
-# A virtual machine with /content that may vanish at any time, with all that is in it.
+# A virtual machine with /content that may vanish at any time, with all that is in it. What is kept, the launcher keeps:
+# it brings the checkpoints to its own machine while the training runs, and lays them on the next one of Colab's.
 COLAB = Contract(
     service="colab",
     marks=("COLAB_RELEASE_TAG", "COLAB_GPU"),
@@ -196,18 +197,19 @@ COLAB = Contract(
     checkpoints="/content/ftlaunch/checkpoints",
     inputs="/content/{name}",
     outputs="/content/{name}",
-    volume_depth=1,
     grace_seconds=0,
-    kept=(),
+    kept=(CHECKPOINTS,),
     environment={"COLAB_RELEASE_TAG": "release-colab", "COLAB_GPU": ""},
     python=("python3", "-m", "training_image"),
 )
 
-# The same kind of machine in a project of Google Cloud; Google's own notebooks tell it by this variable.
+# The same kind of machine in a project of Google Cloud; Google's own notebooks tell it by this variable. A notebook
+# that lost its machine is not run again.
 COLAB_ENTERPRISE = replace(
     COLAB,
     service="colab-enterprise",
     marks=("VERTEX_PRODUCT",),
+    kept=(),
     environment={"VERTEX_PRODUCT": "COLAB_ENTERPRISE"},
 )
 

@@ -6,7 +6,9 @@ rendezvous. Azure ML sets torch's variables itself, so that nothing is started t
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -25,7 +27,13 @@ def launch(command: str, arguments: Sequence[str]) -> int | None:
 
     ``arguments``: those of ``python -m training_image``.
     """
-    if "RANK" in os.environ or command == "check":
+    if command == "check":
+        return None
+    if "RANK" in os.environ:
+        if "TORCHELASTIC_RUN_ID" not in os.environ:  # else torchrun's, whose parent has said so
+            with contextlib.redirect_stdout(sys.__stdout__):  # the first process speaks for all others from here on
+                told = {"rank": os.environ["RANK"], "of": os.environ.get("WORLD_SIZE", "1")}
+                emit("start", machine=socket.gethostname(), **told)
         return None
     import torch
 

@@ -68,13 +68,13 @@ def heaviest(samples: Sequence[Sample], rows: int, tokens: int, layout: Layout, 
     """The largest micro-batch that a step of ``rows`` rows can come to, as near as filling up from the longest goes."""
     ordered = sorted(samples, key=lambda sample: -len(sample.input_ids))
     half = [sample for sample in ordered if len(sample.input_ids) <= tokens // 2]
-    shared = common_beginning(samples) if layout == "shared" else 0
-    found = [_filled(some, rows, tokens, layout, shared, pad) for some in (ordered, half) if some]
+    # The longest ones alone may share a longer beginning than all rows do, and so fill a micro-batch with more of them.
+    found = [_filled(some, rows, tokens, layout, pad) for some in (ordered, half, ordered[:rows]) if some]
     return max(found, key=lambda batch: batch.input_ids.numel())
 
 
-def _filled(ordered: Sequence[Sample], rows: int, tokens: int, layout: Layout, shared: int, pad: int) -> MicroBatch:
-    """``shared``: tokens that all rows begin with, and that are laid down once."""
+def _filled(ordered: Sequence[Sample], rows: int, tokens: int, layout: Layout, pad: int) -> MicroBatch:
+    shared = common_beginning(ordered) if layout in ("shared", "ragged") else 0  # laid down once
     chosen, used = [ordered[0]], len(ordered[0].input_ids)
     for sample in ordered[1:]:
         size = len(ordered[0].input_ids) if layout == "padded" else len(sample.input_ids) - shared

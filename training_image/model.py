@@ -119,6 +119,13 @@ def load_tokenizer(setting: Setting) -> Any:
     return _load(AutoTokenizer, setting, {})
 
 
+def padding(tokenizer: Any, config: Any) -> int:
+    """The token that fills up short rows; masked, so any will do where the model has no embedding for the own one."""
+    own = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    return 0 if own is None or (vocabulary is not None and own >= vocabulary) else int(own)
+
+
 def load_base(setting: Setting) -> Any:
     """The base model, frozen; on the CPU where it is to be sharded. Raises InputError for a model that is not there or
     cannot be read."""

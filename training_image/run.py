@@ -17,7 +17,16 @@ from pydantic import ValidationError
 from training_image import model as models
 from training_image import sharding
 from training_image.checkpoints import Checkpoints, Progress
-from training_image.data import IGNORED, AnyRenderer, Sample, Splits, load_splits, render_splits, renderer_of
+from training_image.data import (
+    IGNORED,
+    AnyRenderer,
+    Sample,
+    Splits,
+    load_splits,
+    render_splits,
+    renderer_of,
+    require_embeddings,
+)
 from training_image.errors import InputError
 from training_image.evaluate import (
     Evaluation,
@@ -216,6 +225,7 @@ def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
     say(f"method {setting.method}: {setting.why}")
     renderer = renderer_of(models.load_tokenizer(setting), spec, splits.labels, setting.config)
     samples = render_splits(spec, splits, renderer)
+    require_embeddings((sample for rows in samples.values() for sample in rows), renderer.tokenizer, setting.config)
     if spec.goal == "trial" and splits.test:
         raise InputError("a trial must not be given test rows", "Give them to the job that trains the best settings.")
     ends = {IGNORED, *renderer.end_ids}  # the end of an answer is supervised even where nothing is before it
@@ -304,8 +314,7 @@ def _initial(job: Run) -> Path:
 def _train(job: Run, base: Any, end: float | None) -> tuple[Progress, Trainer]:
     settings = job.spec.train
     peak = models.learning_rate(job.spec, job.parameters, encoder=job.setting.encoder)
-    tokenizer = job.renderer.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad = models.padding(job.renderer.tokenizer, job.setting.config)
     with job.timed("load"):
         model = models.add_adapter(base, job.spec, encoder=job.setting.encoder)
         if settings.variant == "pissa" and job.processes.first:

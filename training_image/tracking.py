@@ -106,12 +106,11 @@ class TensorBoard:
     def __init__(self, output: Path, spec: Spec, settings: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = output / "tensorboard"
-        for old in folder.glob("events.*"):
-            old.unlink()
         own = os.environ.get("AIP_TENSORBOARD_LOG_DIR", "").replace("gs://", "/gcs/", 1)
-        folders = [str(folder), *([own] if own else [])]
-        self._writers = [SummaryWriter(each) for each in folders]
+        folders = [output / "tensorboard", *([Path(own)] if own else [])]
+        for old in [path for folder in folders for path in folder.glob("events.*")]:
+            old.unlink()  # its steps are sent again, and would stand there twice
+        self._writers = [SummaryWriter(str(folder)) for folder in folders]
 
     def log(self, values: dict[str, float], step: int, when: float) -> None:
         """As scalars."""
@@ -142,6 +141,9 @@ class MLflow:
         run = self._client.get_run(self._run).info
         for name, value in settings.items():
             self._client.log_param(self._run, name, value)
+        if not server:
+            # A fetched folder has no empty folders in it, and the client finds no run without one for artifacts.
+            self._client.log_dict(self._run, dict(settings), "settings.json")
         self._logged: dict[str, int] = {}
         address = public_address(server or "")
         self.link = f"{address}/#/experiments/{run.experiment_id}/runs/{self._run}" if address else None
@@ -199,8 +201,14 @@ class WandB:
         self._run.log(values, step=step)
 
     def close(self) -> None:
-        """Send or write the rest."""
+        """Send or write the rest. The client's own logs go: its service may write there when the output is long counted
+        file by file, and they are links to the machine's cache."""
+        folder = Path(self._run.dir).parent
         self._run.finish()
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+        for path in folder.parent.iterdir():
+            if path.is_symlink():
+                path.unlink()
 
 
 class Trackio:

@@ -361,14 +361,14 @@ class Trainer:
         return made
 
     def _choose_layout(self) -> Layout:
-        if self.settings.batching == "padded" or self.setting.encoder:
+        if self.settings.batching == "padded":
+            say("rows are padded, as the job says")
             return "padded"
-        layout = choose_layout(self.model, self.samples, ragged=self.setting.any_kernel)
+        ragged = self.setting.any_kernel
+        layout: Layout = "padded" if self.setting.encoder else choose_layout(self.model, self.samples, ragged=ragged)
         if self.settings.batching == "packed" and layout == "padded":
-            raise InputError(
-                "train.batching: packed, but this model's attention lets packed rows see each other",
-                hint="Use train.batching: auto, or padded.",
-            )
+            why = "train.batching: packed, but this model's attention lets packed rows see each other"
+            raise InputError(why, hint="Use train.batching: auto, or padded.")
         say(SAID[layout])
         return layout
 

@@ -90,12 +90,15 @@ def submit_after_the_end_starts_nothing(harness: Harness) -> None:
 
 @promise()
 def job_outlives_the_launcher(harness: Harness) -> None:
-    """A launcher killed (SIGKILL) right after the submit loses nothing: the job is found, and ends as it should."""
+    """A launcher killed (SIGKILL) right after the submit loses nothing: the job is found, or given by another submit
+    that starts nothing, and ends as it should."""
     orphan, finished = harness.runs.orphan, harness.runs.finished
     expect(
         orphan.end.state == finished.end.state,
         f"the job whose launcher was killed ended as {orphan.end!r}, the one watched as {finished.end!r}",
     )
+    started = orphan.census.started
+    expect(started == 1, f"the place started {started} jobs for a launcher that was killed and the one after it")
 
 
 @promise()

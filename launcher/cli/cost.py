@@ -62,9 +62,7 @@ def command(
     if gpu and not rows:
         known = ", ".join(dict.fromkeys(each.gpu for each in hardware.machines().values()))
         raise InputError(f"no place has the GPU {gpu!r}", hint=f"known: {known}")
-    rows = compare.order(_within(rows, max_usd, max_hours, spot))
-    if spot:
-        rows.sort(key=lambda row: row.spot[1] if row.spot else 0.0)
+    rows = compare.order(_within(rows, max_usd, max_hours, spot), spot)
     if plot is not None:
         from launcher.cost.picture import draw
 
@@ -73,13 +71,13 @@ def command(
     for complaint in (*prices.load().complaints, *complaints, *_without_prices(region)):
         common.say(f"warning: {complaint}")
     if as_json:
-        common.show_json(compare.document(rows))
+        common.show_json(compare.document(rows, spot))
     elif as_csv:
         click.echo(tables.as_csv(rows), nl=False)
     elif markdown:
-        click.echo(tables.markdown(rows))
+        click.echo(tables.markdown(rows, spot))
     else:
-        _show(rows, estimator)
+        _show(rows, estimator, spot)
 
 
 def _own_runs() -> list[Run]:
@@ -115,15 +113,15 @@ def _within(rows: Sequence[Row], max_usd: float | None, max_hours: float | None,
     """The rows within the limits; a price that is not known is not within any, a place without a bill is in all."""
     kept = []
     for row in rows:
-        total = row.spot if spot else row.total
+        total = row.dollars(spot)
         dear = max_usd is not None and not row.free and (total is None or total[1] > max_usd)
         slow = max_hours is not None and not row.hours[1] <= max_hours
-        if not dear and not slow and not (spot and row.spot is None):
+        if not dear and not slow and not (spot and total is None):
             kept.append(row)
     return kept
 
 
-def _show(rows: Sequence[Row], estimator: compare.Estimator) -> None:
+def _show(rows: Sequence[Row], estimator: compare.Estimator, spot: bool) -> None:
     console = common.wide_console()
     shape, counted = estimator.shape, estimator.counts
     split = counted.splits
@@ -135,14 +133,14 @@ def _show(rows: Sequence[Row], estimator: compare.Estimator) -> None:
     )
     common.print_fitting(
         console,
-        lambda left_out: [tables.table(block, title, left_out) for title, block in tables.blocks(rows)],
+        lambda left_out: [tables.table(block, title, left_out) for title, block in tables.blocks(rows, spot)],
         tables.SPARE,
         "--csv and --json have all",
     )
     if not rows:
         console.print("no machine is within these limits")
         return
-    console.print(f"\nrecommended: {tables.recommended(rows)}\n", markup=False)
+    console.print(f"\nrecommended: {tables.recommended(rows, spot)}\n", markup=False)
     for note in tables.notes(rows):
         console.print(note, style="yellow" if note.startswith("warning") else "dim", markup=False)
     if any(row.duration for row in rows):

@@ -46,6 +46,8 @@ class Row:
     """None where the GPU is not known."""
     basis: str
     limits: str
+    counted: str
+    """How the tokens were counted."""
 
     @property
     def stale(self) -> bool:
@@ -69,6 +71,10 @@ class Row:
         if self.offer.backend == "sagemaker":
             return self._dollars(self.offer.usd_per_hour, SAGEMAKER_SPOT)
         return self._dollars(self.offer.usd_per_hour_spot, (1.0, 1.0, SPOT_REPEATED))
+
+    def dollars(self, spot: bool) -> Range | None:
+        """The total on spot, or on demand."""
+        return self.spot if spot else self.total
 
     @property
     def hours(self) -> Range:
@@ -114,6 +120,7 @@ class Row:
                 "source": offer.source,
             },
             "rests_on": self.basis,
+            "tokens": self.counted,
             "limits": self.limits,
         }
 
@@ -171,6 +178,7 @@ class Estimator:
             duration=told,
             basis=rate.basis if rate else f"the GPU {offer.gpu} is not known here",
             limits=limits,
+            counted=self.counts.method,
         )
 
     def _resident(self, peak: memory.Peak) -> float:
@@ -211,40 +219,41 @@ def every_offer(file: JobFile, region: str | None = None) -> tuple[list[Offer], 
     return offers, complaints
 
 
-def order(rows: Iterable[Row]) -> list[Row]:
-    """Priced places by expected total, then unknown prices, then places without a bill.
+def order(rows: Iterable[Row], spot: bool = False) -> list[Row]:
+    """Priced places by expected total (``spot``: on spot), then unknown prices, then places without a bill.
 
     A price of more than a year ago is not ranked first while a newer one is there.
     """
 
     def rank(row: Row) -> tuple[int, bool, float, str, str]:
-        block = 2 if row.free else 1 if row.total is None else 0
-        dollars = row.total[1] if row.total else row.hours[1]
+        total = row.dollars(spot)
+        block = 2 if row.free else 1 if total is None else 0
+        dollars = total[1] if total else row.hours[1]
         return block, False if block == 0 else row.verdict == "no", dollars, row.offer.backend, row.offer.machine
 
     ordered = sorted(rows, key=rank)
-    if ordered and ordered[0].total is not None and ordered[0].stale:
-        newer = next((row for row in ordered if row.total is not None and not row.stale), ordered[0])
+    if ordered and ordered[0].dollars(spot) is not None and ordered[0].stale:
+        newer = next((row for row in ordered if row.dollars(spot) is not None and not row.stale), ordered[0])
         ordered.remove(newer)
         ordered.insert(0, newer)
     return ordered
 
 
-def recommend(rows: Sequence[Row]) -> tuple[Row, str] | None:
+def recommend(rows: Sequence[Row], spot: bool = False) -> tuple[Row, str] | None:
     """The row to take, and why; None where nothing fits. An unknown price is never recommended."""
     surest = _surest(rows)
     free = sorted((row for row in surest if row.free), key=lambda row: (row.offer.backend != "local", row.hours[1]))
-    priced = [row for row in order(surest) if row.total is not None]
+    priced = [row for row in order(surest, spot) if row.dollars(spot) is not None]
     quick = next((row for row in free if row.hours[1] <= PATIENCE_HOURS), None)
     tight = "" if surest and surest[0].verdict == "fits" else ", though memory is tight"
     if quick is not None:
-        instead = f"; the cheapest with a bill is {_name(priced[0])} at {_usd(priced[0])}" if priced else ""
+        instead = f"; the cheapest with a bill is {_name(priced[0])} at {_usd(priced[0], spot)}" if priced else ""
         return quick, f"costs nothing and takes about {_time(quick.hours[1])}{tight}{instead}"
     if priced:
         first = priced[0]
         then = next((row for row in priced if row.offer.backend != first.offer.backend), None)
-        other = f"; the next place is {_name(then)} at {_usd(then)}" if then else ""
-        return first, f"the cheapest that fits: {_usd(first)} in about {_time(first.hours[1])}{tight}{other}"
+        other = f"; the next place is {_name(then)} at {_usd(then, spot)}" if then else ""
+        return first, f"the cheapest that fits: {_usd(first, spot)} in about {_time(first.hours[1])}{tight}{other}"
     if free:
         return free[0], f"no place with a known price fits; this one takes about {_time(free[0].hours[1])}{tight}"
     return None
@@ -255,9 +264,9 @@ def cheapest(rows: Sequence[Row]) -> Row | None:
     return next((row for row in order(_surest(rows)) if row.total is not None), None)
 
 
-def document(rows: Sequence[Row]) -> dict[str, Any]:
+def document(rows: Sequence[Row], spot: bool = False) -> dict[str, Any]:
     """The document of ``cost --json``; rows in `order`."""
-    best = recommend(rows)
+    best = recommend(rows, spot)
     told = best and {"backend": best[0].offer.backend, "machine": best[0].offer.machine, "why": best[1]}
     dates = [row.offer.as_of for row in rows if row.offer.usd_per_hour is not None]
     return {"as_of": max(dates, default=None), "offers": [row.document() for row in rows], "recommended": told}
@@ -286,10 +295,11 @@ def _name(row: Row) -> str:
     return f"{row.offer.backend} {row.offer.machine}"
 
 
-def _usd(row: Row) -> str:
-    assert row.total is not None  # asked for priced rows only
-    low, expected, high = row.total
-    return f"{expected:.2f} dollars ({low:.2f} to {high:.2f})"
+def _usd(row: Row, spot: bool) -> str:
+    total = row.dollars(spot)
+    assert total is not None  # asked for priced rows only
+    low, expected, high = total
+    return f"{expected:.2f} dollars ({low:.2f} to {high:.2f})" + (" on spot" if spot else "")
 
 
 def _time(hours: float) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from backends import prices
 from backends.interface import Backend, Offer, Plan
 from launcher.cost import compare, duration, history, places
 from launcher.cost.compare import Row
@@ -93,11 +94,14 @@ def _kept(row: Row, estimator: compare.Estimator, file: JobFile, plan: Plan) -> 
 
 
 def _rate(offer: Offer, spot: bool) -> float | None:
-    """Dollars a billed second of one machine. SageMaker's spot is billed at the rate on demand, for fewer seconds."""
+    """Dollars a billed second of one machine; None where they cannot be right.
+
+    SageMaker's spot is billed at the rate on demand, for fewer seconds.
+    """
     if offer.kind == "free":
         return 0.0
     hourly = offer.usd_per_hour_spot if spot and offer.backend != "sagemaker" else offer.usd_per_hour
-    return None if hourly is None else hourly / 3600
+    return hourly / 3600 if hourly is not None and prices.credible(hourly, offer.gpu_count) else None
 
 
 def max_seconds(file: JobFile, plan: Plan, backend: Backend) -> int | None:
@@ -114,7 +118,7 @@ def max_seconds(file: JobFile, plan: Plan, backend: Backend) -> int | None:
     if rate is None:
         hint = "set budget.max_hours instead, or put the price into prices.csv beside config.yaml (docs/cost.md)"
         if plan.machine is None:
-            hint = "name the machine (resources.machine), or set budget.max_hours instead"
+            hint = f"set budget.max_hours instead, or name the machine where {backend.name} has a price of it"
         machine = plan.machine or "this machine"
         raise InputError(
             f"budget.max_usd cannot be kept: the price of {backend.name} {machine} is not known", hint=hint

@@ -19,7 +19,7 @@ class Place(NamedTuple):
     around: Range
     """Billed seconds beside model, data and training: image, start, install, upload of the results."""
     hub: float
-    """Bytes a second at which the base model comes; 0: it is on the machine."""
+    """Bytes a second at which the base model comes, an assumption everywhere; 0: it is on the machine."""
     limits: str
     """What a place without a bill cannot promise."""
     source: str
@@ -29,8 +29,8 @@ SAGEMAKER = "AWS's own sample estimator takes 8 minutes a job, 40 % either way; 
 GUESS = "assumed: nothing was published"
 
 PLACES: dict[str, Place] = {
-    "sagemaker": Place((60, 100, 600), (210, 390, 600), 2.5e8, "", SAGEMAKER),
-    "vertex": Place((60, 180, 1200), (120, 330, 780), 2.5e8, "", GUESS + "; waits of 15 to 22 minutes were seen"),
+    "sagemaker": Place((60, 100, 600), (210, 390, 600), 2e8, "", SAGEMAKER),
+    "vertex": Place((60, 180, 1200), (120, 330, 780), 2e8, "", GUESS + "; waits of 15 to 22 minutes were seen"),
     "azureml": Place(
         (180, 240, 900), (240, 480, 960), 2e8, "", GUESS + "; idle nodes are billed until they are let go"
     ),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEADS = ("place", "machine", "GPU", "memory", "training", "overhead", "wait", "on demand", "spot", "price")
-LAST = ("overhead_hours", "wait_hours", "usd_per_hour", "kind", "as_of", "source")
+LAST = ("overhead_hours", "wait_hours", "usd_per_hour", "kind", "as_of", "source", "tokens", "limits")
 SPARE = ("price", "overhead", "wait", "spot", "memory", "GPU", "training")
 """Columns that a narrow terminal does without, the first of them first."""
 FOLDED = 27
@@ -58,14 +58,15 @@ def table(rows: Sequence[Row], title: str, left_out: Sequence[str] = ()) -> Tabl
     return made
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """All blocks, and the recommendation."""
+def markdown(rows: Sequence[Row], spot: bool = False) -> str:
+    """All blocks, the recommendation, and what belongs under the table."""
     lines: list[str] = []
-    for title, block in blocks(rows):
+    for title, block in blocks(rows, spot):
         lines += [f"### {title}", "", f"| {' | '.join(HEADS)} |", f"|{' --- |' * len(HEADS)}"]
         lines += [f"| {' | '.join(cell.replace('|', '/') for cell in cells(row))} |" for row in block]
         lines.append("")
-    return "\n".join([*lines, f"**Recommended:** {recommended(rows)}"])
+    below = [f"- {note}" for note in (*dict.fromkeys(f"tokens {row.counted}" for row in rows), *notes(rows))]
+    return "\n".join([*lines, f"**Recommended:** {recommended(rows, spot)}", "", *below])
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -83,24 +84,25 @@ def as_csv(rows: Sequence[Row]) -> str:
         usd = "" if offer.usd_per_hour is None else offer.usd_per_hour
         fit = [row.verdict, round(row.needed_gib, 2), row.usable_gib or ""]
         machine = [offer.backend, offer.machine, offer.region or "", offer.gpu or "", offer.gpu_count]
-        writer.writerow([*machine, *fit, *numbers, *around, usd, offer.kind, offer.as_of, offer.source])
+        price = [usd, offer.kind, offer.as_of, offer.source]
+        writer.writerow([*machine, *fit, *numbers, *around, *price, row.counted, row.limits])
     return text.getvalue()
 
 
-def blocks(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+def blocks(rows: Sequence[Row], spot: bool = False) -> Iterator[tuple[str, list[Row]]]:
     """The rows by block, each with its title; empty ones are left out."""
-    priced = [row for row in rows if not row.free and row.total is not None]
-    unknown = [row for row in rows if not row.free and row.total is None]
+    priced = [row for row in rows if not row.free and row.dollars(spot) is not None]
+    unknown = [row for row in rows if not row.free and row.dollars(spot) is None]
     free = [row for row in rows if row.free]
-    titles = ("priced, by expected total in dollars", "price not known", "without a bill")
+    titles = (f"priced, by expected total in dollars{' on spot' * spot}", "price not known", "without a bill")
     for title, block in zip(titles, (priced, unknown, free), strict=True):
         if block:
             yield title, block
 
 
-def recommended(rows: Sequence[Row]) -> str:
+def recommended(rows: Sequence[Row], spot: bool = False) -> str:
     """The recommendation in words."""
-    best = recommend(rows)
+    best = recommend(rows, spot)
     if best is None and any(row.verdict in ("fits", "tight") for row in rows):
         return "none: no price of these machines is known; one of your own goes into prices.csv beside config.yaml."
     if best is None:
@@ -110,7 +112,10 @@ def recommended(rows: Sequence[Row]) -> str:
 
 
 def notes(rows: Sequence[Row]) -> Iterator[str]:
-    """What belongs under the table: limits of free places, old prices, several GPUs, credits."""
+    """What belongs under the table: limits of free places, the prices' age, several GPUs, credits."""
+    known = [row.offer.as_of for row in rows if row.offer.usd_per_hour is not None]
+    if known:
+        yield f"prices as of {max(known)}, the oldest of {min(known)}; --csv and --json have the date and kind of each"
     for row in rows:
         if row.limits:
             yield f"{row.offer.backend} {row.offer.machine}: {row.limits}"

@@ -45,7 +45,9 @@ def test_azureml_loopback_runs_the_code_that_a_job_brings(azure, harness, image,
 
     first = submitted()
     job = azure.jobs.jobs[first.name]
+    deadline = time.monotonic() + 120
     while not job.ended:
+        assert time.monotonic() < deadline, job.status
         time.sleep(0.1)
     assert (job.status, job.error) == ("Completed", None)
     assert b"".join(map(bytes, job.files.values())) == f"brought along {CODE}\n".encode()

@@ -15,9 +15,10 @@ def test_azureml_two_machines_have_one_machines_loss_and_make_one_adapter(pair, 
 
 
 def test_azureml_lines_of_both_machines_are_told(pair):
-    """The first process speaks for all; what another one prints to standard error is told by its name."""
-    assert "std_log_process_0" in {line.source for line in pair.lines}
-    for source in {line.source for line in pair.lines}:
+    """The first process speaks for all; the other ones say where they are, and what goes wrong there."""
+    sources = {line.source for line in pair.lines}
+    assert sources == {"std_log_process_0", "std_log_process_1"}
+    for source in sources:
         of_one = [[line.text for line in lines if line.source == source] for lines in (pair.followed, pair.lines)]
         assert of_one[0] == of_one[1]
 

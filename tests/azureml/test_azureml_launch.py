@@ -1,5 +1,6 @@
 """The whole walk of a user: one command from the rows to the verdict, in the real image, on a loopback subscription."""
 
+import contextlib
 import json
 
 import pytest
@@ -67,7 +68,8 @@ def test_azureml_secret_is_where_it_belongs_and_nowhere_else(walk, azure):
     name = next(key for key in azure.vault.deleted if walk.name in key)
     assert azure.vault.deleted[name]["value"] == walk.value  # removed when the results were fetched
     assert JOB in {who for who, read in azure.vault.read if read == name}
-    assert walk.value not in json.dumps(walk.job.body)
+    sent = [call for call in azure.calls if walk.value.encode() in call.url.encode() + call.body]
+    assert {(call.method, call.url.partition("/secrets/")[0]) for call in sent} == {("PUT", azure.vault.host)}
     containers = (azure.storage.blobs, azure.storage.logs)
     walk.check_secret_nowhere(
         (blob, container.download_blob(blob).readall())
@@ -108,12 +110,28 @@ def test_azureml_cluster_is_priced_by_the_machines_that_it_has(walk, azure, tmp_
     refused = walk.run(*started, "--set", "budget.max_hours=0.05", exits=2)
     assert "budget.max_hours is 0.05, and azureml Standard_NC4as_T4_v3 is expected to take" in refused.stderr
     assert len(azure.jobs.jobs) == jobs
-    done = walk.run(*started)
+    with forbidden(azure, "Microsoft.MachineLearningServices/workspaces/computes/read"):  # a warning, no refusal
+        blind = walk.run(*started)
+    document = json.loads(blind.stdout)
+    azure.jobs.jobs[document["job"]].cancel()
+    assert document["estimate_usd"] is None
+    assert "and so its price, are not known" in blind.stderr
+    done = walk.run(*started, "--set", "train.seed=2")
     document = json.loads(done.stdout)
     azure.jobs.jobs[document["job"]].cancel()
     assert document["estimate_usd"] > 0
     told = f"for about {document['estimate_usd']:.2f} dollars"
     assert f"azureml Standard_NC4as_T4_v3: expected to be billed {told}" in done.stderr
+
+
+@contextlib.contextmanager
+def forbidden(azure, action):
+    azure.rights.forbidden = {action}
+    try:
+        yield
+    finally:
+        azure.rights.forbidden = set()
+        azure.rights.denied.clear()
 
 
 def test_azureml_every_right_of_the_shipped_role_is_needed(walk, azure, harness):

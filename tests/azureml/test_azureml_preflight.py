@@ -131,6 +131,17 @@ def test_azureml_preflight_compares_the_clusters_machines(look):
     assert (told.level, told.hint) == ("note", f"set resources.machine: {MACHINE}")
 
 
+def test_azureml_preflight_leaves_no_gpu_of_several_machines_idle(look, azure):
+    """Azure ML starts one process a machine where the job does not say which one it is."""
+    azure.arm.add_cluster("eights", "STANDARD_ND96ASR_V4", 2, low_priority=False)
+    found = errors(look({"compute": "eights"}, Resources(machines=2)))["compute"]
+    assert "have 8 GPUs each, the job would use 1 of each" in found.message
+    assert found.hint == "set resources.machine: Standard_ND96asr_v4"
+    named = Resources(machine="Standard_ND96asr_v4", machines=2)
+    for resources in (named, Resources()):  # one machine's GPUs are the container's own business
+        assert errors(look({"compute": "eights"}, resources)) == {}
+
+
 def test_azureml_preflight_tells_of_a_price_of_another_region(look):
     found = warnings(look({"region": "westeurope"}))["region"]
     assert "is in eastus" in found.message

@@ -11,6 +11,7 @@ from docker.errors import ImageNotFound
 
 from launcher import image
 from tests.clouds.colab.account import STATE
+from training_image.contracts import COLAB
 
 WHEELS = STATE / "colab-machine"
 """Filled by tests/services.sh."""
@@ -20,7 +21,7 @@ RUN --mount=type=bind,source=wheels,target=/wheels \\
     python3 -m venv /tmp/pip && /tmp/pip/bin/pip --python /opt/venv/bin/python install --quiet --no-index \\
     --find-links /wheels pip jupyter_server ipykernel && rm -rf /tmp/pip /opt/ftlaunch && mkdir -p /content/sample_data
 COPY jupyter_config.py /etc/jupyter_loopback.py
-ENV PYTHONPATH= FTLAUNCH_IN_IMAGE= FTLAUNCH_IMAGE_DIGEST= HOME=/root COLAB_RELEASE_TAG=release-colab-loopback
+ENV PYTHONPATH= FTLAUNCH_IN_IMAGE= FTLAUNCH_IMAGE_DIGEST= HOME=/root {marks}
 WORKDIR /content
 ENTRYPOINT []
 CMD ["python3", "-m", "jupyter_server", "--config=/etc/jupyter_loopback.py"]
@@ -40,7 +41,8 @@ def build(base: str) -> str:
         client.close()
     with tempfile.TemporaryDirectory(prefix="ftlaunch-image-") as text:
         folder = Path(text)
-        (folder / "Dockerfile").write_text(_DOCKERFILE.format(base=base))
+        marks = " ".join(f'{variable}="{value}"' for variable, value in COLAB.environment.items())
+        (folder / "Dockerfile").write_text(_DOCKERFILE.format(base=base, marks=marks))
         (folder / "jupyter_config.py").write_bytes(Path(__file__).with_name("jupyter_config.py").read_bytes())
         (folder / "wheels").mkdir()
         for wheel in WHEELS.glob("*.whl"):

@@ -16,15 +16,17 @@ STAND_IN = Path(__file__).with_name("google_colab")
 
 
 def execute(notebook: Path, image: str, folder: Path, secrets: dict[str, str]) -> nbformat.NotebookNode:
-    """Run all cells on an empty machine; what the browser would save lies in ``folder``/downloads then."""
-    for name in ("content", "downloads", "kernels/machine"):
-        (folder / name).mkdir(parents=True)
+    """Run all cells on an empty machine; what the browser would save lies in ``folder``/downloads then. The user's
+    Drive is ``folder``/drive."""
+    for name in ("content", "downloads", "drive", "kernels/machine"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "secrets.json").write_text(json.dumps(secrets))
     name = f"ftlaunch-notebook-{os.getpid()}"
     mounts = {
         "{connection_file}": "/connection.json",
         folder / "content": "/content",
         folder / "downloads": "/downloads",
+        folder / "drive": "/drive",
         folder / "secrets.json": "/secrets.json",
         STAND_IN: "/stand-in",
     }

@@ -118,6 +118,23 @@ def test_colab_launcher_killed_while_it_takes_a_machine(colab, tmp_path):
     assert colab.assigned() == []
 
 
+def test_colab_machine_is_not_forgotten_while_the_login_is_refused(colab, tmp_path):
+    """The tool, without a session in its file, takes a login that is refused for an account without machines."""
+    walk = Walk(tmp_path)
+    sessions = tmp_path / "home" / "colab" / "sessions.json"
+    with walk.start("run", "--yes") as launcher:
+        walk.until(colab.assigned)
+        kill(launcher)
+    walk.until(lambda: sessions.exists() and len(sessions.read_text()) > 2)  # the tool goes on alone, and notes it
+    sessions.write_text("{}")
+    with colab.trouble(expired=True), walk.start("jobs", "--reconcile") as refused:
+        assert "credentials" in refused.communicate(timeout=200)[1]
+    assert walk.record()["intended"] is not None
+    assert len(colab.assigned()) == 1
+    walk.run("jobs", "--reconcile")
+    assert colab.assigned() == []
+
+
 def test_colab_launcher_killed_while_it_resumes(colab, tmp_path):
     """The new machine is given back, and the next command starts with what was kept of the first."""
     train = {"rank": 4, "epochs": 1000.0, "max_steps": LONG, "checkpoint_steps": 50, "patience": 0}

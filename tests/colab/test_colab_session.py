@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 
 import pytest
@@ -19,7 +20,9 @@ here = pathlib.Path({folder!r})
 verb = next(each for each in sys.argv[1:] if each in ("new", "usage", "sessions", "exec", "stop"))
 with (here / "calls").open("a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
-if verb == "exec":
+if verb == "exec" and (here / "mute").exists():
+    sys.exit("no answer")
+elif verb == "exec":
     print("\\nftlaunch:true")
 elif verb == "stop" and (here / "kept").exists() and (here / "kept").read_text() in sys.argv:
     sys.exit("Internal Server Error")
@@ -115,6 +118,40 @@ def test_colab_machine_that_does_not_stop_keeps_no_other(tool):
         found.extend(each.job_name for each in Colab.create().known())
     assert not Job("b-job").record.may_have_machine
     assert Job("a-job").record.may_have_machine
+
+
+def test_colab_machine_that_cannot_be_asked_is_not_noted_as_the_jobs(tool):
+    """It may be the user's own: a clean-up stops what is noted under the job's name."""
+    job = kept(tool, "a-job", started=1.0, shown=ENDED, intended=time.time())
+    (tool / "sessions").write_text("[?] gpu-users | Hardware: T4\n")
+    (tool / "mute").touch()
+    with pytest.raises(BackendError, match="no answer"):
+        list(Colab.create().known())
+    assert json.loads((tool / "home" / "colab" / "sessions.json").read_text()) == {}
+    (tool / "sessions").write_text("[a-job-asked] gpu-users | Hardware: T4\n")  # whoever asked it was killed
+    with pytest.raises(BackendError, match="no answer"):
+        list(Colab.create().known())
+    assert "stop" not in verbs(tool)
+    (tool / "mute").unlink()
+    list(Colab.create().known())
+    assert not job.record.may_have_machine
+
+
+def test_colab_file_of_sessions_is_read_again_while_the_tool_writes_it(tool):
+    job = kept(tool, "a-job", started=1.0)
+    sessions = tool / "home" / "colab" / "sessions.json"
+    sessions.write_text('{"a-job": {"endp')
+    whole = threading.Timer(0.1, sessions.write_text, ['{"a-job": {"endpoint": "gpu-new"}}'])
+    whole.start()
+    assert colab_session.tool_of(job.record.plan.request).endpoint("a-job") == "gpu-new"
+    whole.join()
+
+
+def test_colab_secrets_of_a_launcher_that_was_killed_do_not_stay_here(tool):
+    job = kept(tool, "a-job", intended=time.time(), endpoint="gpu-new")
+    job.secrets.write_text('{"TOKEN": "value"}')
+    assert Colab.create().find("a-job") is None
+    assert not job.secrets.exists()
 
 
 @pytest.mark.parametrize(

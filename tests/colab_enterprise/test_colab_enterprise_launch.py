@@ -7,8 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from google.cloud.aiplatform_v1.types import NotebookExecutionJob
+from google.cloud.aiplatform_v1.types import MachineSpec, NotebookExecutionJob, NotebookRuntimeTemplate
 
+from backends.conformance.jobs import Watch, prepare, start
+from backends.interface import Resources, State
 from tests.clouds.google.project import NOTEBOOK_ACCOUNT
 from tests.colab_enterprise.conftest import MACHINE
 from tests.on_clouds.walk import SECRET, Walk, write_job
@@ -69,6 +71,21 @@ def test_colab_enterprise_walk_sends_nothing_a_second_time(walk, google, monkeyp
     second.cancel()
     assert second is not walk.job
     assert google.buckets.received.value - before < (MODEL / "tokenizer.json").stat().st_size
+
+
+def test_colab_enterprise_job_runs_by_a_runtime_template(harness, google):
+    name = f"{google.notebooks.parent}/notebookRuntimeTemplates/78"
+    machine = MachineSpec(machine_type=MACHINE)
+    google.notebooks.templates[name] = NotebookRuntimeTemplate(name=name, display_name="mine", machine_spec=machine)
+    job = prepare(harness, "template")
+    changed = {"options": job.submission.options | {"runtime_template": "78"}, "resources": Resources()}
+    submission = job.submission.model_copy(update=changed)
+    job = type(job)(submission, harness.fresh().plan(submission), job.files)
+    run = Watch(harness, start(harness, job)).finish(job)
+    assert run.end.state is State.SUCCEEDED, run.end
+    [execution] = harness.jobs(run.handle.job_name)
+    assert execution.body["notebookRuntimeTemplateResourceName"] == name
+    assert "customEnvironmentSpec" not in execution.body
 
 
 def refused(walk, *arguments) -> subprocess.CompletedProcess:

@@ -116,8 +116,12 @@ def test_filters(ftlaunch, llama):
     there = offers("--region", "eu-west-1", "--backend", "sagemaker")
     assert there
     assert all(each["total_usd"] is None and each["region"] == "eu-west-1" for each in there)
-    spot = [each["spot_usd"]["expected"] for each in offers("--spot")]
-    assert spot == sorted(spot)
+    spot = offers("--spot")
+    first, *rest = (each["spot_usd"]["expected"] for each in spot)
+    assert rest == sorted(rest)
+    assert len(spot[0]["price"]["as_of"]) > len("2024")  # a price of some year is not first, cheap as it may be
+    assert f"at {first:.2f} dollars" in (text := ftlaunch("cost", llama, "--spot").stdout) or f": {first:.2f}" in text
+    assert "on spot" in text
     assert "nowhere" in ftlaunch("cost", llama, "--backend", "nowhere", code=2).stderr
     assert "T800" in ftlaunch("cost", llama, "--gpu", "T800", code=2).stderr
     assert "region 'us-eats-1'; there are" in ftlaunch("cost", llama, "--region", "us-eats-1").stderr
@@ -127,9 +131,13 @@ def test_markdown_csv_and_picture(ftlaunch, llama):
     markdown = ftlaunch("cost", llama, "--markdown").stdout
     assert markdown.count("| ---") >= 3
     assert "**Recommended:**" in markdown
+    for words in ("not guaranteed", "bytes each", "prices as of", "older than 30 days", "cannot be used for GPUs"):
+        assert words in markdown
     rows = list(csv.DictReader(io.StringIO(ftlaunch("cost", llama, "--csv").stdout)))
     assert len(rows) >= 40
     assert float(rows[0]["total_usd_low"]) < float(rows[0]["total_usd_high"])
+    assert "bytes each" in rows[0]["tokens"]
+    assert any("not guaranteed" in row["limits"] for row in rows)
     picture = ftlaunch.folder / "cost.svg"
     ftlaunch("cost", llama, "--csv", "--plot", picture)
     assert picture.read_text().count("<use") > 20
@@ -194,14 +202,15 @@ def test_a_zero_missing_stale_or_absurd_price_never_ranks_first(made, shuffle):
     for usd, spot, day in made:
         change = {"backend": "plugin", "usd_per_hour": usd, "usd_per_hour_spot": spot, "as_of": day}
         rows.append(replace(sound, offer=sound.offer.model_copy(update=change)))
-    old = sound.offer.model_copy(update={"usd_per_hour": 20.0, "as_of": "2024"})
+    old = sound.offer.model_copy(update={"usd_per_hour": 20.0, "usd_per_hour_spot": 1.0, "as_of": "2024"})
     rows.append(replace(sound, offer=old))
     shuffle.shuffle(rows)
-    ordered = compare.order(rows)
-    assert ordered[0] is sound
-    assert compare.recommend(rows)[0] is sound
-    document = compare.document(ordered)
-    assert len(document["offers"]) == len(rows)
+    for on_spot in (False, True):
+        ordered = compare.order(rows, on_spot)
+        assert ordered[0] is sound
+        assert compare.recommend(rows, on_spot)[0] is sound
+        document = compare.document(ordered, on_spot)
+        assert len(document["offers"]) == len(rows)
     for row in ordered:
         tables.cells(row)
 

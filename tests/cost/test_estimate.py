@@ -14,7 +14,7 @@ from backends.interface import Plan, State, Status
 from launcher import lifecycle
 from launcher.actual_cost import actual_usd
 from launcher.cli import screen
-from launcher.cost import history
+from launcher.cost import estimate, history
 from launcher.job import load
 from launcher.store import Record, Store
 from tests.launcher.conftest import PLUGIN, Command, ftlaunch, wait_for  # noqa: F401
@@ -94,6 +94,8 @@ def test_a_budget_below_the_low_end_is_refused_before_anything_is_sent(ftlaunch,
     assert "ftlaunch cost" in refused.stderr
     write(job, budget={"max_usd": 0.5})
     assert "budget.max_usd" in ftlaunch("run", job, "--yes", code=2).stderr
+    write(job, train={"epochs": 9000}, budget={"max_usd": 9})  # enough for the start, and not for the training
+    assert "is expected to cost at least" in ftlaunch("run", job, "--yes", code=2).stderr
     assert ftlaunch.json("jobs") == []
 
 
@@ -108,9 +110,21 @@ def test_dollars_become_the_longest_run_time(ftlaunch, job):
     assert seconds(max_usd=18, max_hours=9) == 1800 - around
     write(job, budget={"max_usd": 36}, resources={"machines": 2})
     assert ftlaunch.json("run", job, "--dry-run")["request"]["max_seconds"] == 1800 - around
-    refused = ftlaunch("run", job, "--dry-run", code=2, BILLED_USD="")
-    assert "price" in refused.stderr
-    assert "max_hours" in refused.stderr
+    for usd in ("", "0", "nan"):  # a price that cannot be is none
+        refused = ftlaunch("run", job, "--dry-run", code=2, BILLED_USD=usd)
+        assert "the price of billed rented is not known" in refused.stderr
+        assert "max_hours" in refused.stderr
+
+
+@pytest.mark.parametrize("backend", ["sagemaker", "vertex", "azureml", "colab", "colab-enterprise", "docker", "local"])
+def test_every_backend_has_an_estimate(home, job, backend):
+    write(job, backend=backend)
+    planned = lifecycle.make_plan(load(str(job)), None)
+    record = planned.record(job / "out", "")
+    assert planned.estimate["backend"] == backend
+    assert record.estimate_usd == estimate.expected_usd(planned.estimate)
+    assert (record.estimate_usd is None) == (backend == "colab-enterprise")  # no rates of it were found
+    assert (record.estimate_usd == 0) == (not planned.bills)
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,22 @@ def test_every_machine_has_a_gpu_of_the_table():
     assert hardware.matches("A100", "A100-80GB")
     assert hardware.matches("nvidia a10g", "A10G")
     assert not hardware.matches("A10", "A100-40GB")
+
+
+SEVERAL = {
+    **dict.fromkeys(("ml.g4dn.12xlarge", "ml.g5.12xlarge", "ml.g5.24xlarge", "ml.g6.12xlarge", "ml.g6.24xlarge"), 4),
+    **dict.fromkeys(("ml.g6e.12xlarge", "ml.g6e.24xlarge", "g2-standard-48"), 4),
+    **dict.fromkeys(("ml.g5.48xlarge", "ml.g6.48xlarge", "ml.g6e.48xlarge", "ml.p4d.24xlarge", "ml.p4de.24xlarge"), 8),
+    **dict.fromkeys(("ml.p5.48xlarge", "g2-standard-96", "a3-highgpu-8g"), 8),
+    **{f"a2-{kind}gpu-{count}g": count for kind in ("high", "ultra") for count in (2, 4, 8)},
+    **dict.fromkeys(("Standard_NC64as_T4_v3", "Standard_NC96ads_A100_v4"), 4),
+    **dict.fromkeys(("Standard_ND96amsr_A100_v4", "Standard_ND96asr_v4", "Standard_ND96isr_H100_v5"), 8),
+    **dict.fromkeys(("g2-standard-24", "Standard_NC48ads_A100_v4", "Standard_NC80adis_H100_v5"), 2),
+    "Standard_NV72ads_A10_v5": 2,
+}
+"""Machines with more than one GPU, by the services' pages of their machines, read apart from the published prices."""
+
+
+def test_the_machines_gpus_are_counted_as_their_makers_count_them():
+    found = {machine.name: machine.gpus for machine in hardware.machines().values()}
+    assert {name: count for name, count in found.items() if count != 1} == SEVERAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import subprocess
@@ -233,6 +234,19 @@ def test_a_job_whose_every_label_is_masked_is_refused(tmp_path):
     assert not report.ok
     assert found(report, "all_masked").level == "error"
     assert report.counts["train"]["fully_masked"] == 300
+
+
+@pytest.mark.parametrize(("word", "there"), [("river", True), ("zebra", False)])
+def test_tokens_without_an_embedding_are_named_where_rows_hold_them(tmp_path, word, there):
+    own, folder = family("chatml"), tmp_path / "model"
+    own.add_tokens([word])  # and the model is not resized
+    own.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": len(own) - 1}))
+    report = check(make_spec(model=str(folder), test="test.jsonl", split={"validation": 0.0}), splits(tmp_path))
+    assert codes(report) == ({"vocabulary"} if there else set())
+    if there:
+        assert f"'{word}' ({len(own) - 1}); it has {len(own) - 1}" in found(report, "vocabulary").message
+        assert report.samples
 
 
 def test_faults_of_the_tokens_are_counted(tmp_path):

@@ -46,7 +46,7 @@ def parts(tok, sample):
             run = []
         else:
             run.append(token)
-    return [tok.decode(ids).strip() for ids in (*runs, run) if ids]
+    return [tok.decode(ids) for ids in (*runs, run) if ids]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -65,6 +65,16 @@ def test_the_answer_and_its_end_are_supervised_and_nothing_else(name, tok):
     assert [part.replace(" ", "") for part in parts(tok, sample)] == ["good" + END[name]]
     assert sample.labels[-1] == tok.convert_tokens_to_ids(END[name])
     assert sample.labels[-1] in renderer.end_ids
+
+
+@pytest.mark.parametrize("type", ["classification", "qa", "instruction", "chat"])
+def test_of_published_templates_the_supervised_text_is_the_answer_and_its_end_to_the_letter(name, tok, type):
+    if not name.startswith("published/"):
+        pytest.skip("written in a family's manner, with a blank before its answer here and there")
+    renderer, example = Renderer(tok, spec(type)), row(system="be brief", answer="good dog")
+    sample, prompt = renderer.sample(example), renderer.prompt(example)
+    assert sample.labels == [IGNORED] * len(prompt) + sample.input_ids[len(prompt) :]
+    assert tok.decode(sample.input_ids[len(prompt) :]) == "good dog" + END[name]
 
 
 def test_what_is_trained_is_what_is_asked(name, tok):

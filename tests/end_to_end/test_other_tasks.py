@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics.chrf import CHRF
+from torchmetrics.functional.text import squad
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tests.end_to_end.conftest import Run, ftlaunch, run_job, write_job  # noqa: F401
 from tests.tiny_model import MODEL, tasks
@@ -29,6 +37,26 @@ def job(folder: Path, task: str, **sections: dict[str, Any]) -> Path:
     )
 
 
+def of_squad(name: str) -> Callable[[str, list[str]], float]:
+    """By torchmetrics, which has it in percent."""
+
+    def score(said: str, answers: list[str]) -> float:
+        target = {"answers": {"answer_start": [0] * len(answers), "text": answers}, "id": "a"}
+        return float(squad([{"prediction_text": said, "id": "a"}], [target])[name]) / 100
+
+    return score
+
+
+OTHERS: dict[str, Callable[[str, list[str]], float]] = {
+    "f1": of_squad("f1"),
+    "exact_match": of_squad("exact_match"),
+    "rouge_l": lambda said, answers: max(
+        RougeScorer(["rougeL"]).score(answer, said)["rougeL"].fmeasure for answer in answers
+    ),
+    "chrf": lambda said, answers: CHRF().sentence_score(said, answers).score / 100,
+}
+"""Metrics of one answer by others' code; the right answers are those of the job's own file."""
+
 METRICS = {
     "qa": {"f1", "exact_match", "perplexity"},
     "instruction": {"rouge_l", "chrf", "perplexity"},
@@ -38,17 +66,43 @@ METRICS = {
 
 @pytest.mark.parametrize("task", METRICS)
 def test_a_job_of_every_task_ends_with_its_metrics_and_a_verdict(ftlaunch: Run, tmp_path: Path, task: str) -> None:
-    output, result = run_job(ftlaunch, job(tmp_path / task, task))
+    # The qa rows are not cut, so that anyone can ask them again.
+    output, result = run_job(ftlaunch, job(tmp_path / task, task, data={"max_length": 256} if task == "qa" else {}))
     assert result["verdict"]["outcome"] in ("improved", "degraded", "inconclusive")
     assert set(result["evaluations"]) == {"zero_shot", "few_shot", "tuned"}
+    asked = tasks.read_jsonl(output.parent / "test.jsonl")
     for name, entry in result["evaluations"].items():
         assert set(entry["metrics"]) == METRICS[task]
         rows = [json.loads(line) for line in (output / "predictions" / f"{name}.jsonl").read_text().splitlines()]
-        assert len(rows) == SIZES["test"]
+        assert [row["id"] for row in rows] == [line["id"] for line in asked]
         for metric in METRICS[task] - {"perplexity"}:
-            assert entry["metrics"][metric] == pytest.approx(sum(row[metric] for row in rows) / len(rows))
+            found = [OTHERS[metric](row["prediction"], answers(line)) for row, line in zip(rows, asked, strict=True)]
+            assert entry["metrics"][metric] == pytest.approx(fmean(found), abs=1e-6)
     before, after = (result["evaluations"][name]["metrics"]["perplexity"] for name in ("zero_shot", "tuned"))
     assert after < before
+    if task == "qa":
+        tuned = tasks.read_jsonl(output / "predictions" / "tuned.jsonl")
+        assert [row["prediction"] for row in tuned] == written_again(output / "adapter", asked)
+
+
+def answers(line: dict[str, Any]) -> list[str]:
+    """The right ones, of a row of the file."""
+    return line["answers"] if "answers" in line else [line["output"]]
+
+
+def written_again(adapter: Path, asked: list[dict[str, Any]]) -> list[str]:
+    """The tuned model's answers by plain transformers and peft, one by one, from the saved adapter alone."""
+    tokenizer = AutoTokenizer.from_pretrained(str(adapter))
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    base = AutoModelForCausalLM.from_pretrained(str(MODEL), dtype=torch.float32, quantization_config=nf4).dequantize()
+    model, texts = PeftModel.from_pretrained(base, str(adapter)).eval(), []
+    for line in asked:
+        text = f"Answer the question with words of the text.\n\n{line['context']}\n\nQuestion: {line['question']}"
+        turn = [{"role": "user", "content": text}]
+        told = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        made = model.generate(**told, max_new_tokens=16, do_sample=False, pad_token_id=2)[0]
+        texts.append(tokenizer.decode(made[told["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+    return texts
 
 
 @pytest.mark.parametrize(("name", "task"), [("qa", "qa"), ("instructions", "instruction")])

@@ -37,6 +37,8 @@ def test_the_tuned_model_improves_on_what_nobody_can_guess(finished: tuple[Path,
     verdict = result["verdict"]
     assert verdict["outcome"] == "improved"
     assert verdict["ci95"][0] > 0
+    assert "harmed" not in verdict  # no group of `source` is
+    assert result["guards"] == []
     assert verdict["baseline"] in ("zero_shot", "few_shot")
     tuned = result["evaluations"]["tuned"]["metrics"]["macro_f1"]
     assert verdict["difference"] == pytest.approx(

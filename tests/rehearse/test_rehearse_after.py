@@ -40,8 +40,8 @@ def test_a_success_that_leaves_too_little(seen, code, level):
     assert judged("sagemaker", DONE, **seen)[code] == level
 
 
-def test_colab_keeps_no_checkpoints_and_needs_none():
-    assert "checkpoints" not in judged("colab", DONE, checkpoints=[])
+def test_colab_enterprise_keeps_no_checkpoints_and_needs_none():
+    assert "checkpoints" not in judged("colab-enterprise", DONE, checkpoints=[])
 
 
 @pytest.mark.parametrize(("service", "retried"), [("vertex", True), ("sagemaker", False)])
@@ -64,7 +64,8 @@ def test_a_container_out_of_memory():
         ("sagemaker", Start(exit_code=1, interrupted=True, grace=1.0), 2, "error", "ok"),
         ("vertex", KILLED, 2, "ok", "ok"),
         ("azureml", KILLED, None, "ok", "error"),
-        ("colab", KILLED, None, "ok", "note"),
+        ("colab", KILLED, 2, "ok", "ok"),
+        ("colab-enterprise", KILLED, None, "ok", "note"),
     ],
 )
 def test_an_interruption(service, first, resumed, interrupt, resume):

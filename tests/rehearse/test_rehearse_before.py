@@ -55,7 +55,7 @@ def test_a_sound_request_passes(service):
         ),
         (
             {"environment": {"FTLAUNCH_CHECKPOINTS": "/tmp/checkpoints"}},
-            {"sagemaker": "path", "vertex": "path"},
+            {"sagemaker": "path", "vertex": "path", "colab": "path"},
         ),
     ],
 )  # fmt: skip

@@ -63,20 +63,22 @@ def test_vertex_killed_without_notice_goes_on(rehearse):
     assert levels(told)["output"] == "ok"
 
 
-def test_azureml_passes_by_its_command_line(rehearse):
-    told = rehearse(rehearse.job(), "--backend", "azureml")
+def test_azureml_killed_without_notice_goes_on_by_its_command_line(rehearse):
+    told = rehearse(rehearse.job(), "--backend", "azureml", "--interrupt")
     assert told["played"] == "plan"
-    assert (told["ok"], [start["exit_code"] for start in told["starts"]]) == (True, [0])
+    assert (told["ok"], [start["exit_code"] for start in told["starts"]]) == (True, [137, 0])
+    assert told["resumed_from"] >= 1
     assert told["entrypoint"] == ["/bin/sh", "-c"]
-    assert levels(told)["output"] == levels(told)["metrics"] == "ok"
+    assert levels(told)["resume"] == levels(told)["output"] == levels(told)["metrics"] == "ok"
 
 
-def test_colab_passes_with_wheel_and_lock(rehearse):
-    told = rehearse(rehearse.job(), "--backend", "colab")
+def test_colab_with_wheel_and_lock_goes_on_from_the_checkpoints_alone(rehearse):
+    told = rehearse(rehearse.job(), "--backend", "colab", "--interrupt")
     assert told["played"] == "plan"
     assert told["image"].startswith("ftlaunch-bare-python:")
-    assert (told["ok"], [start["exit_code"] for start in told["starts"]]) == (True, [0])
-    assert levels(told)["output"] == "ok"
+    assert (told["ok"], [start["exit_code"] for start in told["starts"]]) == (True, [137, 0])
+    assert told["resumed_from"] >= 1
+    assert levels(told)["resume"] == levels(told)["output"] == "ok"
 
 
 def test_a_metric_that_the_image_lacks_is_found(rehearse):

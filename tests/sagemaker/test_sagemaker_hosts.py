@@ -2,6 +2,8 @@
 
 import pytest
 
+from backends.interface import Reason
+from tests.clouds.aws.machine_room import MACHINE_LOST
 from tests.on_clouds import hosts
 
 
@@ -27,4 +29,7 @@ def test_sagemaker_bill_is_of_both_hosts(pair, harness):
 
 
 def test_sagemaker_one_host_killed_fails_the_job(harness, monkeypatch):
-    hosts.check_one_killed_fails(harness, monkeypatch)
+    """The service calls it an error of its own, and says no more."""
+    handle = harness.fresh().find(hosts.check_one_killed_fails(harness, monkeypatch))
+    told = harness.fresh().status(handle)
+    assert (told.native_state, told.reason, told.message) == ("Failed", Reason.UNKNOWN, MACHINE_LOST)

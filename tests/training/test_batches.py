@@ -22,9 +22,13 @@ from transformers import (
 )
 
 from tests.tiny_model import MODEL
+from training_image import model as models
 from training_image.batches import Layout, common_beginning, micro_batches, step_order, supervised_tokens, token_loss
 from training_image.data.examples import IGNORED, Sample
-from training_image.isolation import choose_layout, isolates, takes_chunks
+from training_image.errors import InputError
+from training_image.isolation import SAID, choose_layout, isolates, takes_chunks
+from training_image.spec import Spec
+from training_image.train import Trainer
 
 LAYOUTS: tuple[Layout, ...] = ("shared", "packed", "padded")
 
@@ -203,6 +207,29 @@ def test_a_state_that_runs_on_through_packed_rows_is_found_out(dtype: torch.dtyp
     config = MambaConfig(vocab_size=600, hidden_size=32, num_hidden_layers=2, state_size=4)
     torch.manual_seed(0)
     assert choose_layout(MambaForCausalLM(config).to(dtype).eval(), samples(LENGTHS, alike=4)) == "padded"
+
+
+@pytest.mark.parametrize("batching", ["auto", "padded", "packed"])
+@pytest.mark.parametrize("takes", [True, False])
+def test_the_layout_is_said_and_packed_rows_are_refused_where_they_would_see_each_other(
+    batching: str, takes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = {"batching": batching}
+    spec = Spec.model_validate(
+        {"job": "j", "model": {"id": str(MODEL)}, "data": {"train": "t"}, "task": {"type": "qa"}, "train": train}
+    )
+    setting = models.choose(spec, MODEL)
+    config = MambaConfig(vocab_size=600, hidden_size=32, num_hidden_layers=2, state_size=4)
+    base = models.load_base(setting) if takes else MambaForCausalLM(config)
+    made = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear" if takes else ["in_proj"]))
+    if batching == "packed" and not takes:
+        with pytest.raises(InputError, match="lets packed rows see each other"):
+            Trainer(made, samples(LENGTHS), setting, spec.train, 3e-3, 2)
+        return
+    trainer = Trainer(made, samples(LENGTHS), setting, spec.train, 3e-3, 2)
+    assert trainer.layout == ("shared" if takes and batching != "padded" else "padded")
+    said = "rows are padded, as the job says" if batching == "padded" else SAID[trainer.layout]
+    assert said in capsys.readouterr().out
 
 
 @settings(max_examples=50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import time
@@ -82,6 +83,28 @@ def test_the_saved_weights_are_an_adapter_of_every_linear_layer(straight: Entry)
     assert (config["r"], config["use_rslora"]) == (4, True)
 
 
+def test_the_files_are_what_vllm_loads_as_a_lora(straight: Entry) -> None:
+    """What its `PEFTHelper` reads of the config and refuses, and how its `LoRAModel` takes weights apart by name."""
+    folder = straight.folder / "output" / "adapter"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    wanted = {"r": 4, "peft_type": "LORA", "bias": "none", "use_dora": False, "modules_to_save": None}
+    assert wanted.items() <= config.items()
+    assert config["lora_alpha"] > 0
+    for name, weight in load_file(folder / "adapter_model.safetensors").items():
+        layer = r"base_model\.model\.model\.layers\.\d+\.(?:self_attn|mlp)"
+        parts = re.fullmatch(layer + r"\.(\w+)\.lora_([AB])\.weight", name)
+        assert parts, name  # no base_layer, no name of an adapter
+        assert parts[1] in config["target_modules"]
+        assert weight.shape["AB".index(parts[2])] == config["r"]
+
+
+def test_the_way_rows_are_laid_out_can_be_forced_and_is_said(straight: Entry, entry: Entry) -> None:
+    entry.write(batching="padded")
+    assert "rows are padded, as the job says" in entry.run()
+    assert [job.result["platform"]["batching"] for job in (straight, entry)] == ["packed", "padded"]
+    assert entry.losses() == pytest.approx(straight.losses(), abs=1e-3)
+
+
 def test_a_deadline_ends_the_training_with_everything_written(entry: Entry) -> None:
     entry.write(epochs=500.0)
     entry.run("--deadline", str(time.time() + 45))
@@ -116,6 +139,19 @@ def test_rows_that_teach_nothing_but_the_end_of_an_answer(entry: Entry) -> None:
     text = entry.run(code=2)
     assert "every label is masked" in text
     assert "method qlora: the default on a CPU" in text
+
+
+def test_a_token_that_was_added_to_the_tokenizer_alone(entry: Entry) -> None:
+    entry.write()
+    model = shutil.copytree(MODEL, entry.folder / "data" / "model")
+    own = AutoTokenizer.from_pretrained(str(MODEL))
+    own.add_tokens(["Answer"])
+    own.save_pretrained(str(model))
+    path = entry.folder / "spec.json"
+    path.write_text(path.read_text().replace(str(MODEL), "model"))
+    text = entry.run(code=2)
+    assert "no embedding for: 'Answer' (2048); it has 2048" in text
+    assert "resize_token_embeddings" in text
 
 
 def test_an_output_folder_that_cannot_be_written(entry: Entry) -> None:

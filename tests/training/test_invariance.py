@@ -1,4 +1,4 @@
-"""The invariance classes in fp32 on the tiny model; two processes are in test_launch.py."""
+"""The invariance classes in fp32 on the tiny model; two processes are in test_sharding.py."""
 
 from __future__ import annotations
 

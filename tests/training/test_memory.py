@@ -21,8 +21,11 @@ from training_image.memory import Probe, Way, heaviest, ways
 from training_image.train import Trainer, plan_steps
 
 from .loop import hooks
-from .test_batches import LAYOUTS, samples
+from .test_batches import LAYOUTS as ON_A_CPU
+from .test_batches import samples
 from .test_model import make_samples, make_spec
+
+LAYOUTS: tuple[Layout, ...] = (*ON_A_CPU, "ragged")
 
 
 @pytest.fixture(autouse=True)
@@ -115,11 +118,14 @@ def test_no_step_has_a_micro_batch_much_larger_than_the_one_tried(
         assert tried.input_ids.numel() > tokens / 3
 
 
-def test_what_is_tried_is_as_large_as_a_step_behind_a_shared_beginning() -> None:
+@pytest.mark.parametrize("layout", ["shared", "ragged"])
+@pytest.mark.parametrize("other", [0, 1])
+def test_what_is_tried_is_as_large_as_a_step_behind_a_shared_beginning(layout: Layout, other: int) -> None:
     rows = samples([27] * 200, alike=270)
+    more = samples([9] * other)  # a short row that begins in another way, which few steps have
     for batch_size, tokens in ((8, 1024), (32, 1024), (64, 8192)):
-        step = max(each.input_ids.numel() for each in micro_batches(rows[:batch_size], tokens, "shared", 2))
-        assert heaviest(rows, batch_size, tokens, "shared", 2).input_ids.numel() == step
+        step = max(each.input_ids.numel() for each in micro_batches(rows[:batch_size], tokens, layout, 2))
+        assert heaviest([*rows, *more], batch_size, tokens, layout, 2).input_ids.numel() == step
 
 
 @given(st.lists(st.integers(3, 60), min_size=1, max_size=40), st.integers(1, 8))

@@ -1,4 +1,4 @@
-"""A base in parts over two processes: the trajectory of one process, half the bytes, and a job to its verdict."""
+"""Two processes, the base whole in each or in parts over both: the trajectory of one, and a job to its verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from launcher.cost import memory, shapes
 from tests.training.conftest import Entry
 from tests.training.invariance import CLASSES, DRIFT, LARGEST, REFERENCE, Case, differences
 from tests.training.test_model import make_samples, make_spec
-from tests.training.two_processes import CASES, MORE, untied
+from tests.training.two_processes import CASES, MORE, WHOLE, untied
 from training_image import model as models
 from training_image import sharding
 from training_image.evaluate.generate import generate
@@ -50,11 +50,11 @@ def alike(found: Any, reference: Any) -> None:
     assert drift <= DRIFT
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("base", "name"), [*(("", name) for name in CASES), *(("whole, ", name) for name in WHOLE)])
 def test_the_trajectory_is_that_of_one_process(
-    name: str, case: Case, told: list[dict[str, Any]], tmp_path: Path
+    base: str, name: str, case: Case, told: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    found, again = (each["trajectories"][name] for each in told)
+    found, again = (each["trajectories"][base + name] for each in told)
     assert found == again  # both processes hold the same adapter
     alike(found, case.trajectory(tmp_path, **MORE.get(name, REFERENCE)))
 

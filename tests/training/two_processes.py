@@ -1,4 +1,4 @@
-"""One of two processes, most of whose bases are in parts: what it finds, as JSON into the folder that is given.
+"""One of two processes, whose bases are in parts or whole in each: what it finds, as JSON into the folder given.
 
 By ``torchrun --nproc-per-node 2 -m tests.training.two_processes FOLDER``.
 """
@@ -36,6 +36,8 @@ MORE: dict[str, dict[str, Any]] = {
 }
 CASES = MORE | {name: CLASSES[name] for name in ("packed", "behind a shared beginning", "logits in chunks")}
 CASES |= {name: CLASSES[name] for name in ("packed with checkpointing", "four rows at a time", "stopped and resumed")}
+WHOLE = ("all rows at once", "packed", "five rows a step", "one row a step", "stopped and resumed")
+"""Of them, those that are run with the whole base in each process, too."""
 
 
 def untied(folder: Path) -> Path:
@@ -47,13 +49,16 @@ def untied(folder: Path) -> Path:
     return folder / "untied"
 
 
-def make_case(source: Path, processes: Processes, method: str = "qlora") -> tuple[Case, int, list[int]]:
+def make_case(
+    source: Path, processes: Processes, method: str = "qlora", *, sharded: bool = True
+) -> tuple[Case, int, list[int]]:
     """With the bytes of the base, and those of this process's part of it."""
     spec = make_spec(batch_size=8, epochs=4.0, method=method)
-    setting = replace(models.choose(spec, Path()), sharded=True, source=str(source))
+    setting = replace(models.choose(spec, Path()), sharded=sharded, source=str(source))
     base = models.load_base(setting)
     whole = sharding.own_bytes(base)
-    sharding.shard(base, processes)
+    if sharded:
+        sharding.shard(base, processes)
     case = Case(spec, setting, base, make_samples(16), pad=2, rate=3e-3, chunk=10)
     return case, whole, [sharding.own_bytes(layer) for layer in (base, base.get_decoder().layers)]
 
@@ -101,6 +106,11 @@ def main(folder: Path) -> None:
     told: dict[str, Any] = {"whole": whole, "own": own, "trajectories": {}}
     for place, (name, arguments) in enumerate(CASES.items()):
         told["trajectories"][name] = tied.trajectory(folder / str(place), processes=processes, **arguments)
+    whole_base, _, own_whole = make_case(MODEL, processes, sharded=False)
+    assert own_whole[0] == whole
+    for name in WHOLE:
+        found = whole_base.trajectory(folder / f"whole, {name}", processes=processes, **CASES[name])
+        told["trajectories"][f"whole, {name}"] = found
     for name, method in (("untied", "qlora"), ("untied, not quantised", "lora")):
         made, told["whole untied"], told["own untied"] = make_case(folder / "untied", processes, method)
         told["trajectories"][name] = made.trajectory(folder / name, processes=processes, **CLASSES["logits in chunks"])

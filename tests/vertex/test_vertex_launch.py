@@ -5,15 +5,19 @@ import json
 import pytest
 from google.cloud.aiplatform_v1.types import CustomJob
 
+from tests.clouds.google import Google
 from tests.clouds.google.project import JOB_ACCOUNT
 from tests.on_clouds.walk import SECRET, Walk
 from tests.tiny_model import MODEL
 from tests.vertex.conftest import MACHINE
 
+TENSORBOARD = f"projects/{Google.project}/locations/{Google.region}/tensorboards/7"
+
 
 @pytest.fixture(scope="module")
 def walk(google, image, tmp_path_factory):
-    made = Walk(tmp_path_factory.mktemp("walk"), "vertex", MACHINE, {"service_account": JOB_ACCOUNT})
+    options = {"service_account": JOB_ACCOUNT, "tensorboard": TENSORBOARD}
+    made = Walk(tmp_path_factory.mktemp("walk"), "vertex", MACHINE, options)
     [made.job] = google.custom_jobs.labelled("ftlaunch_job", made.name)
     return made
 
@@ -43,6 +47,20 @@ def test_vertex_secret_is_where_it_belongs_and_nowhere_else(walk, google):
     contents = [each for bucket in google.buckets.storage.buckets for each in google.buckets.contents(bucket).items()]
     calls = [(call.url, call.body) for call in google.calls]
     walk.check_secret_nowhere([*contents, *calls, ("log", json.dumps(google.logs.entries).encode())])
+
+
+def test_vertex_curves_are_where_the_service_reads_them(walk, google):
+    """In the folder of AIP_TENSORBOARD_LOG_DIR, which the service shows in the instance that the job names."""
+    assert walk.job.request.job_spec.tensorboard == TENSORBOARD
+    contents = google.buckets.contents(f"{google.project}-ftlaunch-{google.region}")
+    logs = f"ftlaunch/jobs/{walk.name}/logs/events."
+    [events] = [content for name, content in contents.items() if name.startswith(logs)]
+    assert b"train/loss" in events
+    assert b"validation/macro_f1" in events
+
+
+def test_vertex_log_is_shown_to_the_last_line(walk):
+    walk.check_log(walk.name, walk.followed)
 
 
 def test_vertex_finished_jobs_are_known_without_credentials(walk, google):

@@ -4,7 +4,7 @@ import json
 import types
 
 import pytest
-from google.cloud.aiplatform_v1.types import AcceleratorType, CustomJob
+from google.cloud.aiplatform_v1.types import AcceleratorType, CustomJob, Scheduling
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -126,6 +126,14 @@ def test_vertex_only_spot_jobs_are_started_again_by_the_service():
     assert request()["jobSpec"]["scheduling"]["disableRetries"] is True
     spot = request(resources=Resources(spot=True, machines=2))["jobSpec"]["scheduling"]
     assert (spot["disableRetries"], spot["restartJobOnWorkerRestart"], spot["strategy"]) == (False, True, "SPOT")
+
+
+@pytest.mark.parametrize(("told", "hours"), [({}, 24), ({"max_wait_hours": 0.5}, 0.5)], ids=["default", "told"])
+def test_vertex_flex_start_waits_for_machines(service, told, hours):
+    scheduling = checked(service, request({**FACTS, "scheduling": "flex-start", **told})).job_spec.scheduling
+    assert scheduling.strategy is Scheduling.Strategy.FLEX_START
+    assert scheduling.max_wait_duration.total_seconds() == hours * 3600
+    assert scheduling.disable_retries
 
 
 def test_vertex_container_finds_its_folders_in_the_request():

@@ -64,8 +64,8 @@ def check(spec: Spec, data_dir: Path, tokenizer: Any | None = None) -> Report:
     limit_rows(spec, splits)
     try:
         if tokenizer is None:
-            loaded = load_tokenizer(spec, data_dir), load_config(spec, data_dir)
-            check_rendering(report, spec, splits, renderer_of(loaded[0], spec, splits.labels, loaded[1]))
+            own, config = load_tokenizer(spec, data_dir), load_config(spec, data_dir)
+            check_rendering(report, spec, splits, renderer_of(own, spec, splits.labels, config), config)
         else:
             check_rendering(report, spec, splits, Renderer(tokenizer, spec, splits.labels))
     except DataError as error:

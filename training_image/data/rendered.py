@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from training_image.data.examples import IGNORED, Example, Sample
-from training_image.data.fit import long_error
+from training_image.data.fit import long_error, require_embeddings
 from training_image.data.load import Splits, set_errors
 from training_image.data.problems import DataError, rows_text
 from training_image.data.render import Renderer, TooLong
@@ -17,8 +17,11 @@ from training_image.spec import Spec
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
 
 
-def check_rendering(report: Report, spec: Spec, splits: Splits, renderer: AnyRenderer) -> None:
-    """Render every row and count. Raises DataError for a tokenizer or template that cannot be used at all."""
+def check_rendering(report: Report, spec: Spec, splits: Splits, renderer: AnyRenderer, config: Any = None) -> None:
+    """Render every row and count. Raises DataError for a tokenizer or template that cannot be used at all.
+
+    ``config``: the model's own, by which every token must have an embedding; None: unknown.
+    """
     rendered = {name: _render(report, spec, splits, renderer, name) for name in ("train", "validation", "test")}
     if any("too_long" in counts["dropped"] for counts in splits.counts.values()):
         for error in set_errors(spec, splits):
@@ -27,6 +30,8 @@ def check_rendering(report: Report, spec: Spec, splits: Splits, renderer: AnyRen
         _masks(report, rendered, renderer)
     samples = [(example, sample) for example, sample in rendered["train"]]
     report.samples = [_shown(renderer.tokenizer, example, sample) for example, sample in _three(samples)]
+    if config is not None:
+        require_embeddings((sample for rows in rendered.values() for _, sample in rows), renderer.tokenizer, config)
 
 
 Rendered = list[tuple[Example, Sample]]

@@ -23,6 +23,7 @@ from training_image.evaluate.metrics import Metric, PerExample, evaluate, metric
 from training_image.evaluate.outcomes import Evaluation, Outcome, group_numbers
 from training_image.evaluate.score import log_likelihoods
 from training_image.evaluate.shots import choose_shots, number_of_shots
+from training_image.model import padding
 
 if TYPE_CHECKING:
     from training_image.data import AnyRenderer, Splits
@@ -290,7 +291,7 @@ def label_likelihoods(
 ) -> list[list[float]]:
     """How likely each label is after each prompt, ``[prompts, labels]``, in nats; not calibrated."""
     if isinstance(renderer, EncoderRenderer):
-        return label_scores(model, prompts, renderer.tokenizer.pad_token_id or 0)
+        return label_scores(model, prompts, padding(renderer.tokenizer, model.config))
     return log_likelihoods(model, prompts, [[renderer.answer(label) for label in labels]] * len(prompts))
 
 

@@ -1,5 +1,7 @@
 """Backends that break a promise about staging and submitting."""
 
+import json
+import os
 import time
 from typing import ClassVar
 
@@ -94,6 +96,23 @@ class StartsTheEndedAgain(Reference):
 @breaks("job_outlives_the_launcher")
 class DiesWithLauncher(Reference):
     extra_request: ClassVar = {"dies_with_launcher": True}
+
+
+def of_another_launcher(folder):
+    return known(folder) and json.loads((folder / "request.json").read_text())["launcher"] != os.getpid()
+
+
+@breaks("job_outlives_the_launcher")
+class KnowsJobsOfItsOwnProcess(Reference):
+    """What a launcher that died had started is not found, and is started again."""
+
+    def find(self, job_name):
+        return None if of_another_launcher(root() / "jobs" / job_name) else super().find(job_name)
+
+    def submit(self, plan, secrets):
+        if of_another_launcher(folder_of(plan)):
+            note(folder_of(plan) / "starts", "1\n")
+        return super().submit(plan, secrets)
 
 
 @breaks("stage_twice_sends_nothing")

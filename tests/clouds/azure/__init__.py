@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,13 +28,21 @@ from tests.clouds.azure.storage import Storage
 from tests.clouds.azure.vault import Vault
 from tests.clouds.containers import Network
 from tests.clouds.front import known_to_engine
-from tests.clouds.gateway import Request, Response
+from tests.clouds.gateway import Request, Response, Serve
 from tests.clouds.loopback import Loopback
 
 ENGINE_ADDRESS = "127.61.13.29"
 """Where the engine of this machine finds the registry's host: a loopback address that is used for nothing else."""
 MSI_PORT = 46808
 JOB = "the job's managed identity"
+
+
+@dataclass(frozen=True)
+class Call:
+    method: str
+    url: str
+    body: bytes
+    """Of calls that carry no file."""
 
 
 class Azure(Loopback):
@@ -50,6 +59,7 @@ class Azure(Loopback):
         self.identity = "33333333-3333-3333-3333-333333333333"
         self._identity_keys: set[str] = set()
         self.grace_seconds = 30.0
+        self.calls: list[Call] = []
         self.rights = Rights(self.denied)
         self.entra = Entra(self.tenant)
         self.gateway.route(re.escape(LOGIN), self.entra.serve)
@@ -63,6 +73,7 @@ class Azure(Loopback):
         self.history = History(self)
         self.arm = Arm(self)
         self.rights.assign(JOB, "Key Vault Secrets User")
+        self.gateway.routes = [(host, self._recorded(serve)) for host, serve in self.gateway.routes]
         stack.enter_context(known_to_engine(self.gateway, [self.registry.host], ENGINE_ADDRESS))
 
     @property
@@ -105,8 +116,18 @@ class Azure(Loopback):
         told = {"access_token": self.entra.token(JOB, resource), "expires_on": "4102444800", "resource": resource}
         return Response(200, [("Content-Type", "application/json")], json.dumps(told).encode())
 
+    def _recorded(self, serve: Serve) -> Serve:
+        """The same server, whose calls are written down; blobs and layers of images are not."""
+
+        def record(request: Request) -> Response:
+            carried = request.host == self.storage.host or request.path.startswith("/v2/")
+            self.calls.append(Call(request.method, f"{request.host}{request.path}", b"" if carried else request.body))
+            return serve(request)
+
+        return record
+
     def cut(self, response: Response) -> Response:
-        return super().cut(response) if response.status == 200 else response
+        return super().cut(response) if response.status in (200, 201) else response
 
     def trouble_for(self, request: Request) -> Response | None:
         troubles = self.troubles

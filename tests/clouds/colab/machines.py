@@ -8,12 +8,13 @@ import secrets
 import tarfile
 import time
 import urllib.request
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import docker
 from docker.errors import APIError, NotFound
 
 from tests.clouds.containers import LABEL, LOCKS
+from training_image.contracts import COLAB
 
 NETWORK = "ftlaunch-loopback-colab"
 NAMES = {
@@ -24,7 +25,8 @@ NAMES = {
     "H100": "NVIDIA H100 80GB HBM3",
 }
 """What the driver calls each accelerator."""
-FOLDER = "/content/ftlaunch"
+FOLDER = str(PurePosixPath(str(COLAB.data)).parent)
+"""The job's, by the contract that the training finds its place by."""
 
 
 @contextlib.contextmanager
