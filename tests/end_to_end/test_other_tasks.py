@@ -67,7 +67,8 @@ METRICS = {
 @pytest.mark.parametrize("task", METRICS)
 def test_a_job_of_every_task_ends_with_its_metrics_and_a_verdict(ftlaunch: Run, tmp_path: Path, task: str) -> None:
     # The qa rows are not cut, so that anyone can ask them again.
-    output, result = run_job(ftlaunch, job(tmp_path / task, task, data={"max_length": 256} if task == "qa" else {}))
+    roomy = {"data": {"max_length": 256}} if task == "qa" else {}
+    output, result = run_job(ftlaunch, job(tmp_path / task, task, **roomy))
     assert result["verdict"]["outcome"] in ("improved", "degraded", "inconclusive")
     assert set(result["evaluations"]) == {"zero_shot", "few_shot", "tuned"}
     asked = tasks.read_jsonl(output.parent / "test.jsonl")

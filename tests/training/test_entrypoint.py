@@ -145,12 +145,12 @@ def test_a_token_that_was_added_to_the_tokenizer_alone(entry: Entry) -> None:
     entry.write()
     model = shutil.copytree(MODEL, entry.folder / "data" / "model")
     own = AutoTokenizer.from_pretrained(str(MODEL))
-    own.add_tokens(["Answer"])
+    own.add_tokens(["Answer with"])
     own.save_pretrained(str(model))
     path = entry.folder / "spec.json"
     path.write_text(path.read_text().replace(str(MODEL), "model"))
     text = entry.run(code=2)
-    assert "no embedding for: 'Answer' (2048); it has 2048" in text
+    assert "no embedding for: 'Answer with' (2048); it has 2048" in text
     assert "resize_token_embeddings" in text
 
 

@@ -125,7 +125,8 @@ def test_what_is_tried_is_as_large_as_a_step_behind_a_shared_beginning(layout: L
     more = samples([9] * other)  # a short row that begins in another way, which few steps have
     for batch_size, tokens in ((8, 1024), (32, 1024), (64, 8192)):
         step = max(each.input_ids.numel() for each in micro_batches(rows[:batch_size], tokens, layout, 2))
-        assert heaviest([*rows, *more], batch_size, tokens, layout, 2).input_ids.numel() == step
+        tried = heaviest([*rows, *more], batch_size, tokens, layout, 2).input_ids.numel()
+        assert tried >= step if other else tried == step
 
 
 @given(st.lists(st.integers(3, 60), min_size=1, max_size=40), st.integers(1, 8))
