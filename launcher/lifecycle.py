@@ -145,9 +145,7 @@ def launch(planned: Planned, store: Store, output: Path | None, say: Say) -> Rec
     if (lacking := lacking_in_image(planned.file, backend)) is not None:
         raise lacking
     target = planned.target(output)
-    estimates.require_budget(planned.file, planned.estimate)
-    if warning := estimates.memory_warning(planned.estimate):
-        say(f"warning: {warning}")
+    _weigh(planned, say)
     prepare_target(target)
     secrets = secret_values.required(job.secrets)
     with needing_extra(backend):
@@ -177,10 +175,16 @@ def _priced(planned: Planned, store: Store, say: Say) -> Planned:
     plan = planned.plan.model_copy(update={"machine": machine})
     found = estimates.estimate(planned.file, plan, planned.backend, store)
     say(f"{planned.backend.name} {machine}: expected to be billed {estimates.told(found)}")
-    if warning := estimates.memory_warning(found):
+    priced = replace(planned, plan=plan, estimate=found)
+    _weigh(priced, say)
+    return priced
+
+
+def _weigh(planned: Planned, say: Say) -> None:
+    """Warn of a machine that is too small. Raises InputError for a broken budget."""
+    estimates.require_budget(planned.file, planned.estimate)
+    if warning := estimates.memory_warning(planned.estimate):
         say(f"warning: {warning}")
-    estimates.require_budget(planned.file, found)
-    return replace(planned, plan=plan, estimate=found)
 
 
 def _go_on(planned: Planned, record: Record, store: Store, say: Say) -> Record:

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from backends.docker_engine import LABEL, Engine
 from launcher.demo_model import made_apart
-from launcher.results import verify
 from proof.real_model import DATA, ROOT
-from proof.walk import FTLAUNCH, Walked, write
+from proof.walk import FTLAUNCH, Walked, judge, write
 
 PLACE = (
     "The engine was a real one, and the container ran the real CPU image. `make image` and the command below were run "
@@ -61,11 +60,7 @@ def walk(clone: Path) -> Walked:
     document = json.loads(_told([FTLAUNCH, "status", output.name, "--json"], clone))
     result = json.loads((output / "result.json").read_text())
     walked = Walked("docker", COMMAND, planned, document, result, output, shown, seconds)
-    improved = document["state"] == "SUCCEEDED" and result["verdict"]["outcome"] == "improved"
-    walked.check("the job SUCCEEDED and its verdict is `improved`", improved)
-    walked.check("every fetched file is as the container's manifest says", verify(output) == [])
-    walked.check("the container says that it ran at this place", result["platform"]["name"] == "docker")
-    walked.check("the log was followed to its last line", any(line.startswith("[done]") for line in shown))
+    judge(walked)
     return walked
 
 

@@ -1,6 +1,5 @@
 """The whole walk of a user: one command from the rows to the verdict, in the real image, on a loopback subscription."""
 
-import contextlib
 import json
 
 import pytest
@@ -110,7 +109,7 @@ def test_azureml_cluster_is_priced_by_the_machines_that_it_has(walk, azure, tmp_
     refused = walk.run(*started, "--set", "budget.max_hours=0.05", exits=2)
     assert "budget.max_hours is 0.05, and azureml Standard_NC4as_T4_v3 is expected to take" in refused.stderr
     assert len(azure.jobs.jobs) == jobs
-    with forbidden(azure, "Microsoft.MachineLearningServices/workspaces/computes/read"):  # a warning, no refusal
+    with azure.rights.without("Microsoft.MachineLearningServices/workspaces/computes/read"):  # a warning, no refusal
         blind = walk.run(*started)
     document = json.loads(blind.stdout)
     azure.jobs.jobs[document["job"]].cancel()
@@ -122,16 +121,6 @@ def test_azureml_cluster_is_priced_by_the_machines_that_it_has(walk, azure, tmp_
     assert document["estimate_usd"] > 0
     told = f"for about {document['estimate_usd']:.2f} dollars"
     assert f"azureml Standard_NC4as_T4_v3: expected to be billed {told}" in done.stderr
-
-
-@contextlib.contextmanager
-def forbidden(azure, action):
-    azure.rights.forbidden = {action}
-    try:
-        yield
-    finally:
-        azure.rights.forbidden = set()
-        azure.rights.denied.clear()
 
 
 def test_azureml_every_right_of_the_shipped_role_is_needed(walk, azure, harness):

@@ -158,12 +158,8 @@ def test_azureml_preflight_names_the_missing_image(look, azure):
 
 
 def test_azureml_preflight_of_whoever_may_not_look_is_a_warning(look, azure):
-    refused = azure.rights.forbidden = {"Microsoft.ContainerRegistry/registries/pull/read"}
-    try:
+    with azure.rights.without("Microsoft.ContainerRegistry/registries/pull/read") as refused:
         findings = look()
-    finally:
-        azure.rights.forbidden = set()
-        azure.rights.denied.clear()
     assert refused
     assert errors(findings) == {}
     assert "could not look at the image" in warnings(findings)["image"].message
@@ -179,14 +175,12 @@ def test_azureml_resolve_fills_what_azure_knows(submission, harness):
 
 
 def test_azureml_refuses_what_a_role_does_not_allow(submission, azure):
-    azure.rights.forbidden = {"Microsoft.MachineLearningServices/workspaces/jobs/write"}
     backend = AzureML.create()
-    try:
-        with pytest.raises(BackendError, match="does not allow") as refused:
-            backend.submit(backend.plan(submission(secrets=())), {})
-    finally:
-        azure.rights.forbidden = set()
-        azure.rights.denied.clear()
+    with (
+        azure.rights.without("Microsoft.MachineLearningServices/workspaces/jobs/write"),
+        pytest.raises(BackendError, match="does not allow") as refused,
+    ):
+        backend.submit(backend.plan(submission(secrets=())), {})
     assert "azureml-role.json" in refused.value.hint
 
 

@@ -126,29 +126,30 @@ def test_a_model_that_is_not_there(entry: Entry) -> None:
     assert "cannot be loaded" in entry.run(code=2)
 
 
-def test_rows_that_teach_nothing_but_the_end_of_an_answer(entry: Entry) -> None:
-    """A tokenizer without the answers' letters makes nothing of them; the end token is supervised all the same."""
+def write_with(entry: Entry, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A job whose model has another tokenizer."""
     entry.write()
     model = shutil.copytree(MODEL, entry.folder / "data" / "model")
+    tokenizer.save_pretrained(str(model))
+    path = entry.folder / "spec.json"
+    path.write_text(path.read_text().replace(str(MODEL), "model"))
+
+
+def test_rows_that_teach_nothing_but_the_end_of_an_answer(entry: Entry) -> None:
+    """A tokenizer without the answers' letters makes nothing of them; the end token is supervised all the same."""
     raw = Tokenizer(BPE({"<|im_start|>": 0, "<|im_end|>": 1, "?": 2}, []))
     deaf = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>")
     deaf.chat_template = AutoTokenizer.from_pretrained(str(MODEL)).chat_template
-    deaf.save_pretrained(str(model))
-    path = entry.folder / "spec.json"
-    path.write_text(path.read_text().replace(str(MODEL), "model"))
+    write_with(entry, deaf)
     text = entry.run(code=2)
     assert "every label is masked" in text
     assert "method qlora: the default on a CPU" in text
 
 
 def test_a_token_that_was_added_to_the_tokenizer_alone(entry: Entry) -> None:
-    entry.write()
-    model = shutil.copytree(MODEL, entry.folder / "data" / "model")
     own = AutoTokenizer.from_pretrained(str(MODEL))
     own.add_tokens(["Answer with"])
-    own.save_pretrained(str(model))
-    path = entry.folder / "spec.json"
-    path.write_text(path.read_text().replace(str(MODEL), "model"))
+    write_with(entry, own)
     text = entry.run(code=2)
     assert "no embedding for: 'Answer with' (2048); it has 2048" in text
     assert "resize_token_embeddings" in text

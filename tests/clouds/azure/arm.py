@@ -5,7 +5,7 @@ import json
 from urllib.parse import parse_qs, urlsplit
 
 from tests.clouds.azure.answers import Refused, answer, denied, match
-from tests.clouds.azure.shapes import problems
+from tests.clouds.azure.shapes import require
 from tests.clouds.gateway import Request, Response
 
 HOST = "management.azure.com"
@@ -181,9 +181,7 @@ class Arm:
         }
 
     def _put_environment(self, name: str, version: str, content: dict) -> dict:
-        wrong = problems("EnvironmentVersion", content)
-        if wrong:
-            raise Refused(400, "ValidationError", "; ".join(wrong))
+        require("EnvironmentVersion", content)
         image = content["properties"]["image"]
         if self.environments.setdefault((name, version), image) != image:
             raise Refused(409, "Conflict", f"the environment {name}:{version} exists already with another image")

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.clouds.azure.answers import Refused, match
-from tests.clouds.azure.shapes import problems
+from tests.clouds.azure.shapes import require
 
 
 class Codes:
@@ -44,9 +44,7 @@ class Codes:
         }
 
     def put(self, name: str, version: str, content: dict) -> dict:
-        wrong = problems("CodeVersion", content)
-        if wrong:
-            raise Refused(400, "ValidationError", "; ".join(wrong))
+        require("CodeVersion", content)
         told = content["properties"]
         container, path = self._place(told["codeUri"])
         if not any(True for _ in container.list_blob_names(name_starts_with=path)):

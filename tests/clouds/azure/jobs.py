@@ -6,7 +6,7 @@ import time
 
 from tests.clouds.azure.answers import Refused
 from tests.clouds.azure.machine_room import Job
-from tests.clouds.azure.shapes import problems
+from tests.clouds.azure.shapes import require
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")
 CHANGEABLE = ("tags", "properties", "displayName", "description", "isArchived")
@@ -22,9 +22,9 @@ class Jobs:
         self._lock = threading.Lock()
 
     def put(self, name: str, content: dict) -> dict:
-        wrong = problems("JobBase", content)
-        if wrong or not NAME.fullmatch(name):
-            raise Refused(400, "ValidationError", "; ".join(wrong) or f"{name} is no name of a job")
+        require("JobBase", content)
+        if not NAME.fullmatch(name):
+            raise Refused(400, "ValidationError", f"{name} is no name of a job")
         body = content["properties"]
         with self._lock:
             if name in self.jobs:

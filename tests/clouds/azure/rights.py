@@ -1,6 +1,8 @@
 """Who may do what: roles as Azure writes them, their actions with wildcards."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -30,6 +32,18 @@ class Rights:
 
     def actions(self, principal: str) -> set[str]:
         return self._actions.get(principal, set())
+
+    @contextlib.contextmanager
+    def without(self, action: str) -> Iterator[list[tuple[str, str]]]:
+        """While this lasts, nobody may do this; gives what was refused, which is no fault of a test's then."""
+        refused: list[tuple[str, str]] = []
+        self.forbidden = {action}
+        try:
+            yield refused
+        finally:
+            self.forbidden = set()
+            refused.extend(self.denied)
+            self.denied.clear()
 
     def allowed(self, principal: str, action: str) -> bool:
         self.used.add((principal, action))

@@ -5,6 +5,14 @@ import typing
 
 from azure.ai.ml._restclient.arm_ml_service import models
 
+from tests.clouds.azure.answers import Refused
+
+
+def require(name: str, content: dict) -> None:
+    """Raise Refused for content that is not of the model of that name."""
+    if wrong := problems(name, content):
+        raise Refused(400, "ValidationError", "; ".join(wrong))
+
 
 def problems(name: str, content: dict) -> list[str]:
     """What is wrong with the content of a request, by the model of that name."""
