@@ -1,18 +1,20 @@
 """The curves, sent to what people look at them with: TensorBoard, MLflow, Weights & Biases, trackio.
 
-Each by its own client, not by transformers' callbacks: those hang on transformers' Trainer and its state, which this
-loop does not have. Where no server is named (MLFLOW_TRACKING_URI, WANDB_API_KEY, TRACKIO_SPACE_ID) a tracker writes
-into the output, and the run can be opened or sent on from there. A tracker that fails is left out, and the job goes on.
+By transformers' own reporters, so that the charts have the names that its users know. They hang on its Trainer and its
+arguments, which this loop has not: they are told of the run by `Settings`, and of a step by a state of theirs. Where no
+server is named (MLFLOW_TRACKING_URI, WANDB_API_KEY, TRACKIO_SPACE_ID) a tracker writes into the output, and the run can
+be opened or sent on from there. A tracker that fails is left out, and the job goes on.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from training_image.progress import emit, say
@@ -20,31 +22,86 @@ from training_image.spec import Spec
 
 PROJECT = "ftlaunch"
 """Experiment or project that the runs are put under; the run's name is the job's."""
+JOB_TAG = "ftlaunch.job"
+"""By which a job's run is found again on an MLflow server."""
 Line = Mapping[str, float]
 
 
-class Sink(Protocol):
-    """Where lines go."""
+class Settings:
+    """What the reporters read of transformers' TrainingArguments. Of those the run would have a hundred that this loop
+    never looks at; it has the job's own instead."""
 
-    link: str | None
+    trackio_bucket_id = None
+    trackio_static_space_id = False
+    """No copy of a Space is made when the run ends."""
+    hub_private_repo = None
+
+    def __init__(self, job: str, output: Path, values: Mapping[str, Any], sent: int) -> None:
+        """``sent``: the last step of an earlier start, -1 for a first one."""
+        self.run_name, self.project, self.output_dir, self.sent = job, PROJECT, str(output), sent
+        self.trackio_space_id = os.environ.get("TRACKIO_SPACE_ID") or None
+        self._values = dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The job's settings, as they are listed beside a run."""
+        return dict(self._values)
+
+    def to_json_string(self) -> str:
+        """The same as text."""
+        return json.dumps(self._values, indent=2)
+
+
+class Sink:
+    """One tracker: where its run is, and one of transformers' reporters that fills it."""
+
+    link: str | None = None
     """Where the run can be looked at; None for one that lies in the output."""
+    prefixes: Mapping[str, str] = {"train/": "", "validation/": "eval_"}
+    """Our beginnings of names, and what the reporter writes as ``train/`` and ``eval/``."""
 
-    def log(self, values: dict[str, float], step: int, when: float) -> None:
-        """Take the values of a step; ``when`` in Unix seconds."""
+    def __init__(self, settings: Settings) -> None:
+        from transformers.trainer_callback import TrainerControl, TrainerState
+
+        self._told: tuple[Any, ...] = (settings, TrainerState(), TrainerControl())
+        self._reporters = self.open(settings)
+        for reporter in self._reporters:
+            reporter.on_train_begin(*self._told)
+
+    def open(self, settings: Settings) -> list[Any]:
+        """Begin the run; gives its reporters. Raises what the client raises."""
+        raise NotImplementedError
+
+    def is_known(self, name: str, step: int) -> bool:
+        """Whether a server has this value from an earlier start; what lies in the output is begun anew."""
+        return False
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Take the values of a step."""
+        self._told[1].global_step = step
+        new = {self._name(name): value for name, value in values.items() if not self.is_known(name, step)}
+        for reporter in self._reporters if new else ():
+            reporter.on_log(*self._told, logs=new)
 
     def close(self) -> None:
         """Send or write what is left."""
+        for reporter in self._reporters:
+            reporter.on_train_end(*self._told)
+
+    def _name(self, name: str) -> str:
+        start, slash, rest = name.partition("/")
+        return self.prefixes.get(start + slash, start + slash) + rest
 
 
 class Trackers:
     """Sends each line of metrics.jsonl to all trackers of the job."""
 
     def __init__(self, output: Path, spec: Spec, settings: Mapping[str, Any], history: Iterable[Line]) -> None:
-        """``history``: the lines of an earlier start, sent again: what lies in the output is begun anew, and a server
-        passes over the steps that it has."""
+        """``history``: the lines of an earlier start, sent again to what lies in the output; a server has them."""
+        history = list(history)
+        told = Settings(spec.job, output, settings, sent=max((int(line["step"]) for line in history), default=-1))
         self._sinks: dict[str, Sink] = {}
         for name in _wanted(spec):
-            self._try(name, lambda name=name: self._open(name, output, spec, settings))  # type: ignore[misc]
+            self._try(name, lambda name=name: self._open(name, told))  # type: ignore[misc]
         self.links = {name: sink.link for name, sink in self._sinks.items() if sink.link}
         if self.links:
             emit("tracking", **self.links)
@@ -55,15 +112,15 @@ class Trackers:
         """Send one line's values at its step."""
         values = {name: value for name, value in line.items() if "/" in name}
         for name, sink in list(self._sinks.items()):
-            self._try(name, lambda sink=sink: sink.log(values, int(line["step"]), line["time"]))  # type: ignore[misc]
+            self._try(name, lambda sink=sink: sink.log(values, int(line["step"])))  # type: ignore[misc]
 
     def close(self) -> None:
         """End the runs."""
         for name, sink in list(self._sinks.items()):
             self._try(name, sink.close)
 
-    def _open(self, name: str, output: Path, spec: Spec, settings: Mapping[str, Any]) -> None:
-        self._sinks[name] = _SINKS[name](output, spec, settings)
+    def _open(self, name: str, settings: Settings) -> None:
+        self._sinks[name] = _SINKS[name](settings)
 
     def _try(self, name: str, do: Callable[[], None]) -> None:
         try:
@@ -71,6 +128,11 @@ class Trackers:
         except Exception as error:  # each client has its own kinds; none is worth the job
             say(f"{name} is left out from here on: {type(error).__name__}: {_told(error)}")
             self._sinks.pop(name, None)
+
+
+def _reporter(name: str) -> Any:
+    """Imported late: each one's module is there, its client may not be."""
+    return getattr(importlib.import_module("transformers.integrations"), name)
 
 
 def _wanted(spec: Spec) -> list[str]:
@@ -98,107 +160,106 @@ def public_address(server: str) -> str | None:
     return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
 
 
-class TensorBoard:
+class TensorBoard(Sink):
     """Event files in ``tensorboard/``, and where the service reads them itself (Vertex's AIP_TENSORBOARD_LOG_DIR)."""
 
-    link: str | None = None
-
-    def __init__(self, output: Path, spec: Spec, settings: Mapping[str, Any]) -> None:
+    def open(self, settings: Settings) -> list[Any]:
+        """A reporter for each of the two folders."""
         from torch.utils.tensorboard import SummaryWriter
 
         own = os.environ.get("AIP_TENSORBOARD_LOG_DIR", "").replace("gs://", "/gcs/", 1)
-        folders = [output / "tensorboard", *([Path(own)] if own else [])]
+        folders = [Path(settings.output_dir) / "tensorboard", *([Path(own)] if own else [])]
         for old in [path for folder in folders for path in folder.glob("events.*")]:
             old.unlink()  # its steps are sent again, and would stand there twice
-        self._writers = [SummaryWriter(str(folder)) for folder in folders]
-
-    def log(self, values: dict[str, float], step: int, when: float) -> None:
-        """As scalars."""
-        for writer in self._writers:
-            for name, value in values.items():
-                writer.add_scalar(name, value, step, when)
-
-    def close(self) -> None:
-        """Flush and close the files."""
-        for writer in self._writers:
-            writer.close()
+        return [_reporter("TensorBoardCallback")(SummaryWriter(str(folder))) for folder in folders]
 
 
-class MLflow:
+class MLflow(Sink):
     """A run on the server of MLFLOW_TRACKING_URI, else in the folder ``mlflow/``; MLFLOW_RUN_ID names an open run."""
 
-    def __init__(self, output: Path, spec: Spec, settings: Mapping[str, Any]) -> None:
+    prefixes: Mapping[str, str] = {}
+
+    def __init__(self, settings: Settings) -> None:
+        server = os.environ.get("MLFLOW_TRACKING_URI", "")  # the client puts its folder there
+        super().__init__(settings)
+        import mlflow
+
+        active: Any = mlflow.active_run()
+        run = active.info
+        self._client, self._run = mlflow.MlflowClient(), run.run_id
+        self._known: dict[str, int] = {}
+        if not server:
+            # A fetched folder has no empty folders in it, and the client finds no run without one for artifacts.
+            mlflow.log_dict(settings.to_dict(), "settings.json")
+        address = public_address(server)
+        self.link = f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}" if address else None
+
+    def open(self, settings: Settings) -> list[Any]:
+        """Told by variables, as the reporter asks for it, which run to go on with or how a new one is marked."""
         server = os.environ.get("MLFLOW_TRACKING_URI")
+        folder = Path(settings.output_dir).absolute() / "mlflow"
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which tells its maker otherwise
         if not server:
             # The client without its database packages has this store only, and wants to be asked for it twice.
             os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-            shutil.rmtree(output / "mlflow", ignore_errors=True)
-        from mlflow import MlflowClient
+            shutil.rmtree(folder, ignore_errors=True)
+        import mlflow
 
-        self._client = MlflowClient(tracking_uri=server or (output / "mlflow").absolute().as_uri())
-        self._run = os.environ.get("MLFLOW_RUN_ID") or self._found(spec.job)
-        run = self._client.get_run(self._run).info
-        for name, value in settings.items():
-            self._client.log_param(self._run, name, value)
-        if not server:
-            # A fetched folder has no empty folders in it, and the client finds no run without one for artifacts.
-            self._client.log_dict(self._run, dict(settings), "settings.json")
-        self._logged: dict[str, int] = {}
-        address = public_address(server or "")
-        self.link = f"{address}/#/experiments/{run.experiment_id}/runs/{self._run}" if address else None
-
-    def _found(self, job: str) -> str:
-        """The job's run from an earlier start, else a new one."""
-        experiment = self._client.get_experiment_by_name(PROJECT)
-        number = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
-        runs = self._client.search_runs([number], f"tags.`ftlaunch.job` = '{job}'", max_results=1)
-        made = runs[0] if runs else self._client.create_run(number, run_name=job, tags={"ftlaunch.job": job})
-        return str(made.info.run_id)
-
-    def log(self, values: dict[str, float], step: int, when: float) -> None:
-        """As metrics; steps that an earlier start sent are passed over."""
-        for name, value in values.items():
-            if name not in self._logged:
-                known = self._client.get_metric_history(self._run, name)
-                self._logged[name] = max((each.step for each in known), default=-1)
-            if step > self._logged[name]:
-                self._client.log_metric(self._run, name, value, timestamp=int(1000 * when), step=step)
-
-    def close(self) -> None:
-        """Mark the run as finished, where it is ours to end."""
+        mlflow.set_tracking_uri(server or folder.as_uri())
         if "MLFLOW_RUN_ID" not in os.environ:
-            self._client.set_terminated(self._run)
+            experiment = os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", PROJECT)
+            if run := _earlier_run(mlflow.MlflowClient(), experiment, settings.run_name):
+                os.environ["MLFLOW_RUN_ID"] = run
+            tags = json.loads(os.environ.get("MLFLOW_TAGS") or "{}")
+            os.environ["MLFLOW_TAGS"] = json.dumps(tags | {JOB_TAG: settings.run_name})
+        return [_reporter("MLflowCallback")()]
+
+    def is_known(self, name: str, step: int) -> bool:
+        """Asked of the run once for each name."""
+        if name not in self._known:
+            history = self._client.get_metric_history(self._run, name)
+            self._known[name] = max((each.step for each in history), default=-1)
+        return step <= self._known[name]
 
 
-class WandB:
+def _earlier_run(client: Any, experiment: str, job: str) -> str | None:
+    """The job's run from an earlier start."""
+    found = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([found.experiment_id], f"tags.`{JOB_TAG}` = '{job}'", max_results=1) if found else []
+    return str(runs[0].info.run_id) if runs else None
+
+
+class WandB(Sink):
     """A run on the site where WANDB_API_KEY is given, else an offline folder ``wandb/`` for ``wandb sync``."""
 
-    def __init__(self, output: Path, spec: Spec, settings: Mapping[str, Any]) -> None:
+    def open(self, settings: Settings) -> list[Any]:
+        """Begun here, where its name stays the same over all starts; the reporter takes the run that is there."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         online = bool(os.environ.get("WANDB_API_KEY")) and os.environ.get("WANDB_MODE", "online") == "online"
         if not online:
-            shutil.rmtree(output / "wandb", ignore_errors=True)
+            shutil.rmtree(Path(settings.output_dir) / "wandb", ignore_errors=True)
         quiet = wandb.Settings(
             silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True
         )
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            id=spec.job,
-            name=spec.job,
-            dir=str(output),
+            id=settings.run_name,
+            name=settings.run_name,
+            dir=settings.output_dir,
             mode="online" if online else "offline",
             resume="allow",
-            config=dict(settings),
             settings=quiet,
         )
+        summary: Any = self._run.summary
+        self._known = int(summary.get("train/global_step") or -1) if online else -1
         self.link = self._run.url if online else None
+        return [_reporter("WandbCallback")()]
 
-    def log(self, values: dict[str, float], step: int, when: float) -> None:
-        """As one row of the history; the client drops steps that the run has."""
-        self._run.log(values, step=step)
+    def is_known(self, name: str, step: int) -> bool:
+        """By the last step that the site has."""
+        return step <= self._known
 
     def close(self) -> None:
         """Send or write the rest. The client's own logs go: its service may write there when the output is long counted
@@ -211,31 +272,26 @@ class WandB:
                 path.unlink()
 
 
-class Trackio:
+class Trackio(Sink):
     """A run in the Space of TRACKIO_SPACE_ID, else in the folder ``trackio/``."""
 
-    def __init__(self, output: Path, spec: Spec, settings: Mapping[str, Any]) -> None:
-        space = os.environ.get("TRACKIO_SPACE_ID")
+    def open(self, settings: Settings) -> list[Any]:
+        """The reporter begins the run itself."""
+        folder, space = Path(settings.output_dir).absolute() / "trackio", settings.trackio_space_id
         if not space:
-            shutil.rmtree(output / "trackio", ignore_errors=True)
-            os.environ["TRACKIO_DIR"] = str((output / "trackio").absolute())  # read when it is imported
-        trackio: Any = importlib.import_module("trackio")
-        # What the machine does stands in the service's own charts.
-        self._run = trackio.init(
-            project=PROJECT, name=spec.job, space_id=space, config=dict(settings), resume="allow", auto_log_cpu=False
-        )
+            shutil.rmtree(folder, ignore_errors=True)
+            os.environ["TRACKIO_DIR"] = str(folder)  # read when it is imported
+
         self.link = f"https://huggingface.co/spaces/{space}" if space else None
+        self._known = settings.sent if space else -1
+        return [_reporter("TrackioCallback")()]
 
-    def log(self, values: dict[str, float], step: int, when: float) -> None:
-        """As one row."""
-        self._run.log(values, step=step)
-
-    def close(self) -> None:
-        """Send or write the rest."""
-        self._run.finish()
+    def is_known(self, name: str, step: int) -> bool:
+        """A Space has what an earlier start sent, and is not asked."""
+        return step <= self._known
 
 
-_SINKS: dict[str, Callable[[Path, Spec, Mapping[str, Any]], Sink]] = {
+_SINKS: dict[str, Callable[[Settings], Sink]] = {
     "tensorboard": TensorBoard,
     "mlflow": MLflow,
     "wandb": WandB,

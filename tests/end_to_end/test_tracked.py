@@ -22,7 +22,7 @@ def test_a_job_s_curves_are_in_every_tracker(ftlaunch: Run, tmp_path: Path) -> N
     assert (name, status, params["rank"], history) == (result["job"], "FINISHED", "8", losses)
     name, rank, logged = read(READ_TRACKIO, out)
     assert (name, rank) == (result["job"], 8)
-    assert [[each["step"], each["train/loss"]] for each in logged if "train/loss" in each] == losses
+    assert [[each["train/global_step"], each["train/loss"]] for each in logged if "train/loss" in each] == losses
     assert len(list((out / "wandb").rglob("*.wandb"))) == 1
     assert not [path for path in out.rglob("*") if path.is_symlink()]
     assert list((out / "tensorboard").rglob("events.*"))

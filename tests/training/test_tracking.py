@@ -22,6 +22,8 @@ SPEC = {
     "task": {"type": "classification"},
 }
 LINES = [{"step": step, "time": 1.7e9 + step, "epoch": step / 3, "train/loss": 1 / step} for step in (1, 2, 3)]
+LINES[-1]["validation/loss"] = 0.5
+LOSSES = [(line["step"], line["train/loss"]) for line in LINES]
 WRITE = """
 import json, sys
 from pathlib import Path
@@ -70,6 +72,15 @@ client = MlflowClient(tracking_uri=f"file://{sys.argv[1]}/mlflow")
 history = client.get_metric_history(run.info.run_id, "train/loss")
 print(json.dumps([run.info.run_name, run.info.status, run.data.params, [[each.step, each.value] for each in history]]))
 """
+OPENED_MLFLOW = """
+import json
+from mlflow import MlflowClient
+def told(run):
+    return [[each.step, each.value] for each in MlflowClient().get_metric_history(run, "train/loss")]
+"""
+OPEN_MLFLOW = f"""{OPENED_MLFLOW}
+print(json.dumps(MlflowClient().create_run(MlflowClient().create_experiment("theirs")).info.run_id))
+"""
 READ_TRACKIO = """
 import json, os, sys
 os.environ["TRACKIO_DIR"] = f"{sys.argv[1]}/trackio"
@@ -106,7 +117,7 @@ print(json.dumps([names[0], found, place == len(content)]))
 
 def test_mlflow_reads_its_run_back_and_a_second_start_repeats_no_step(tmp_path: Path) -> None:
     track(tmp_path, "mlflow")
-    expected = [[line["step"], line["train/loss"]] for line in LINES]
+    expected = [list(each) for each in LOSSES]
     allowed = {"MLFLOW_ALLOW_FILE_STORE": "true"}
     assert read(READ_MLFLOW, tmp_path, **allowed) == ["birds-00000000", "FINISHED", {"rank": "8"}, expected]
     server = f"file://{tmp_path}/mlflow"  # as a server would, it keeps what the first start sent
@@ -114,11 +125,21 @@ def test_mlflow_reads_its_run_back_and_a_second_start_repeats_no_step(tmp_path: 
     assert read(READ_MLFLOW, tmp_path, **allowed)[3] == expected
 
 
+def test_mlflow_fills_the_run_that_is_named(tmp_path: Path) -> None:
+    server = {"MLFLOW_TRACKING_URI": f"file://{tmp_path}/theirs", "MLFLOW_ALLOW_FILE_STORE": "true"}
+    run = read(OPEN_MLFLOW, tmp_path, **server)
+    track(tmp_path, "mlflow", MLFLOW_RUN_ID=run, **server)
+    told = read(f"{OPENED_MLFLOW}\nprint(json.dumps(told({run!r})))", tmp_path, **server)
+    assert [tuple(each) for each in told] == LOSSES
+
+
 def test_trackio_reads_its_run_back(tmp_path: Path) -> None:
     track(tmp_path, "trackio", history=LINES[:1], lines=LINES[1:])
     name, rank, history = read(READ_TRACKIO, tmp_path)
     assert (name, rank) == ("birds-00000000", 8)
-    assert [(row["step"], row["train/loss"]) for row in history] == [(n["step"], n["train/loss"]) for n in LINES]
+    assert [(row["train/global_step"], row["train/loss"]) for row in history] == [
+        (n["step"], n["train/loss"]) for n in LINES
+    ]
 
 
 def test_the_offline_folder_of_wandb_is_valid(tmp_path: Path) -> None:
@@ -126,7 +147,9 @@ def test_the_offline_folder_of_wandb_is_valid(tmp_path: Path) -> None:
     name, history, whole = read(READ_WANDB, tmp_path)
     assert name == ["birds-00000000", "ftlaunch"]
     assert whole
-    assert [(row["_step"], row["train/loss"]) for row in history] == [(n["step"], n["train/loss"]) for n in LINES]
+    assert [(row["train/global_step"], row["train/loss"]) for row in history] == [
+        (n["step"], n["train/loss"]) for n in LINES
+    ]
 
 
 def test_tensorboard_reads_its_events_back_here_and_where_the_service_looks(tmp_path: Path) -> None:
@@ -137,7 +160,8 @@ def test_tensorboard_reads_its_events_back_here_and_where_the_service_looks(tmp_
         events = EventAccumulator(str(tmp_path / folder))
         events.Reload()
         told = [(each.step, each.value) for each in events.Scalars("train/loss")]
-        assert told == [(line["step"], pytest.approx(line["train/loss"])) for line in LINES]
+        assert told == [(step, pytest.approx(loss)) for step, loss in LOSSES]
+        assert [(each.step, each.value) for each in events.Scalars("eval/loss")] == [(3, 0.5)]
 
 
 def test_a_tracker_that_fails_is_left_out(tmp_path: Path) -> None:
