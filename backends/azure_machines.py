@@ -46,7 +46,7 @@ def has_gpu(machine: str) -> bool:
 
 def gpus(machine: str) -> int:
     """The GPUs of a machine size; 1 where it is not in the list, for one process is what any machine can run."""
-    found = hardware.machines().get((PLACE, machine))
+    found = hardware.machines().get((PLACE, as_listed(machine)))
     return found.gpus if found else 1
 
 

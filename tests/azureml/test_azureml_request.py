@@ -127,6 +127,8 @@ def test_azureml_two_machines_meet_by_the_pytorch_distribution():
     assert made["resources"]["instanceCount"] == 2
     many = body(FACTS, Resources(machine="Standard_ND96isr_H100_v5"))
     assert many["distribution"]["processCountPerInstance"] == 8
+    shouted = body(resources=Resources(machine="STANDARD_ND96ISR_H100_V5", machines=2))
+    assert shouted["distribution"]["processCountPerInstance"] == 8
     assert "distribution" not in body()
 
 
