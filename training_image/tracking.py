@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Settings:
         return json.dumps(self._values, indent=2)
 
 
-class Sink:
+class Sink(ABC):
     """One tracker: where its run is, and one of transformers' reporters that fills it."""
 
     link: str | None = None
@@ -67,9 +68,9 @@ class Sink:
         for reporter in self._reporters:
             reporter.on_train_begin(*self._told)
 
+    @abstractmethod
     def open(self, settings: Settings) -> list[Any]:
         """Begin the run; gives its reporters. Raises what the client raises."""
-        raise NotImplementedError
 
     def is_known(self, name: str, step: int) -> bool:
         """Whether a server has this value from an earlier start; what lies in the output is begun anew."""
