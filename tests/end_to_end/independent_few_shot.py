@@ -1,5 +1,6 @@
 """Macro-F1 of a finished job by plain transformers: independent_few_shot.py MODEL DATA OUTPUT [NAME ...]."""
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -14,10 +15,7 @@ tokenizer = AutoTokenizer.from_pretrained(source)
 nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, quantization_config=nf4).dequantize().eval()
 evaluations = json.loads(Path(output, "result.json").read_text())["evaluations"]
-
-
-def read(part):
-    return [json.loads(line) for line in Path(data, f"{part}.jsonl").read_text().splitlines()]
+read = lambda part: [json.loads(line) for line in Path(data, f"{part}.jsonl").read_text().splitlines()]  # noqa: E731
 
 
 def turns(row, *answer):
@@ -25,26 +23,26 @@ def turns(row, *answer):
     return [{"role": "user", "content": question}, *({"role": "assistant", "content": text} for text in answer)]
 
 
-def score(messages, label):
-    start = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-    text = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": label}], tokenize=False).rstrip()
-    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        logs = model(input_ids=ids).logits[0, len(start) - 1 : -1].log_softmax(-1)
-    return float(logs.gather(-1, ids[0, len(start) :, None]).sum())
+@torch.no_grad()
+def score(start, label):
+    text = tokenizer.apply_chat_template([*start, {"role": "assistant", "content": label}], tokenize=False).rstrip()
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][:, len(prompt) - 1 :]
+    logs = model(input_ids=ids[:, :-1], past_key_values=copy.deepcopy(seen)).logits[0].log_softmax(-1)
+    return float(logs.gather(-1, ids[0, 1:, None]).sum())
 
 
 for name in names or ["zero_shot", "few_shot", "tuned"]:
-    found = evaluations[name]
-    labels, own = found["labels"], found["calibration"]
+    labels, own = evaluations[name]["labels"], evaluations[name]["calibration"]
     if name == "tuned":
         model = PeftModel.from_pretrained(model, f"{output}/adapter").eval()
-    shots = [
-        turn for i in found.get("shots", []) for r in read("train") if r["id"] == i for turn in turns(r, r["label"])
-    ]
-    chosen = []
+    examples = [row for i in evaluations[name].get("shots", []) for row in read("train") if row["id"] == i]
+    shots, chosen = [turn for row in examples for turn in turns(row, row["label"])], []
     for row in read("test"):
-        chances = {x: score(shots + turns(row), x) / own["temperature"] + own["bias"][x] for x in labels}
+        start = shots + turns(row)
+        prompt = tokenizer.apply_chat_template(start, add_generation_prompt=True, return_dict=True)["input_ids"]
+        with torch.no_grad():
+            seen = model(input_ids=torch.tensor([prompt[:-1]]), logits_to_keep=1).past_key_values
+        chances = {x: score(start, x) / own["temperature"] + own["bias"][x] for x in labels}
         chosen.append(max(chances, key=chances.get))
     f1 = f1_score([row["label"] for row in read("test")], chosen, average="macro", zero_division=0)
     print(json.dumps({"name": name, "macro_f1": f1, "chosen": chosen}))
