@@ -29,9 +29,9 @@ def machine(image, tool) -> str:
 
 @pytest.fixture(scope="package")
 def colab(machine, tmp_path_factory):
-    from tests.clouds.colab.account import logged_in
+    from tests.clouds.colab.account import logged_in, warm
 
-    with logged_in(tmp_path_factory.mktemp("home"), machine) as cloud:
+    with logged_in(tmp_path_factory.mktemp("home"), machine) as cloud, warm():
         yield cloud
 
 

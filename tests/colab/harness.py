@@ -5,10 +5,10 @@ from typing import ClassVar
 from backends.colab import Colab
 from backends.conformance import Census, Harness, Levers, SmallJob, small_job
 from backends.interface import Backend, Reason
-from tests.clouds.colab.account import TOOL
+from tests.clouds.colab.account import COMMAND
 from tests.tiny_model import MODEL, tasks
 
-OPTIONS = {"command": str(TOOL), "auth": "adc"}
+OPTIONS = {"command": COMMAND, "auth": "adc"}
 
 
 class ColabHarness(Harness):
@@ -16,8 +16,8 @@ class ColabHarness(Harness):
 
     backend: ClassVar[type[Backend]] = Colab
     remote: ClassVar[bool] = True
-    poll_seconds: ClassVar[float] = 1.5  # each look starts Google's tool, which takes the training's processor
-    long_steps: ClassVar[int] = 500
+    poll_seconds: ClassVar[float] = 0.5
+    long_steps: ClassVar[int] = 300
     limit_seconds: ClassVar[int] = 15
     grace_seconds: ClassVar[float] = 120.0
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.colab.walking import SECRET, Walk
 
-STEPS = 1000
+STEPS = 400
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from backends import colab_job
 from backends.colab import FRESH, Colab
 from backends.conformance.jobs import Watch, prepare, start
 from backends.interface import BackendError, Reason, Resources, State
+from tests.colab.harness import OPTIONS
 from tests.colab.walking import Walk, kill
 
 LONG = 5000
@@ -159,8 +160,10 @@ def test_colab_launcher_killed_while_it_resumes(colab, tmp_path):
     walk.until(lambda: b"going on from the checkpoint" in (machine.read("/content/ftlaunch/log.txt") or b""))
 
 
-def test_colab_launcher_killed_while_it_trains(colab, tmp_path):
-    walk = Walk(tmp_path, train={"rank": 4, "epochs": 1000.0, "max_steps": 600, "patience": 0})
+def test_colab_launcher_killed_while_it_trains(colab, tool, tmp_path):
+    """Here it is Google's own script that is called, for each of the tool's verbs that a job needs."""
+    whole = {"colab": OPTIONS | {"command": tool}}
+    walk = Walk(tmp_path, train={"rank": 4, "epochs": 1000.0, "max_steps": 30, "patience": 0}, backends=whole)
     with walk.start("run", "--yes") as launcher:
         walk.until(lambda: walk.record().get("shown"))
         kill(launcher)

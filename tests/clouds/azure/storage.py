@@ -50,6 +50,8 @@ class Storage:
         self.service = BlobServiceClient(
             address, self.key, connection_verify=str(cloud.authority.file), proxies={"https": ""}, retry_total=2
         )
+        # Before the client is asked, which pauses for a quarter of a minute where nothing listens yet.
+        self._wait(lambda: socket.create_connection(self.address, timeout=2).close())
         for name in (self.container, LOGS):
             self._wait(lambda name=name: self.service.create_container(name))
         self.blobs = self.service.get_container_client(self.container)
