@@ -118,10 +118,10 @@ class Account:
 
 
 def patience() -> Any:
-    """How azure-storage-blob asks again: sooner than by default (15 s), for about a minute in all."""
+    """How azure-storage-blob asks again: after 2, 4, … 32 s (15 s by default), about a minute in all."""
     from azure.storage.blob import ExponentialRetry
 
-    return ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=6, random_jitter_range=1)
+    return ExponentialRetry(initial_backoff=0, increment_base=2, retry_total=5, random_jitter_range=1)
 
 
 @contextmanager
