@@ -56,7 +56,7 @@ def test_vertex_curves_are_where_the_service_reads_them(walk, google):
     logs = f"ftlaunch/jobs/{walk.name}/logs/events."
     [events] = [content for name, content in contents.items() if name.startswith(logs)]
     assert b"train/loss" in events
-    assert b"validation/macro_f1" in events
+    assert b"eval/macro_f1" in events
 
 
 def test_vertex_log_is_shown_to_the_last_line(walk):
