@@ -57,6 +57,8 @@ class Sink(ABC):
 
     link: str | None = None
     """Where the run can be looked at; None for one that lies in the output."""
+    sent: int = -1
+    """Last step that a server has of an earlier start; what lies in the output is begun anew."""
     prefixes: Mapping[str, str] = {"train/": "", "validation/": "eval_"}
     """Our beginnings of names, and what the reporter writes as ``train/`` and ``eval/``."""
 
@@ -73,8 +75,8 @@ class Sink(ABC):
         """Begin the run; gives its reporters. Raises what the client raises."""
 
     def is_known(self, name: str, step: int) -> bool:
-        """Whether a server has this value from an earlier start; what lies in the output is begun anew."""
-        return False
+        """Whether a server has this value from an earlier start."""
+        return step <= self.sent
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Take the values of a step."""
@@ -185,6 +187,8 @@ class MLflow(Sink):
         super().__init__(settings)
         import mlflow
 
+        # Else its threads write into one file of the folder at once, and lose lines; and no error would be told.
+        self._reporters[0]._async_log = False
         active: Any = mlflow.active_run()
         run = active.info
         self._client, self._run = mlflow.MlflowClient(), run.run_id
@@ -254,13 +258,9 @@ class WandB(Sink):
             settings=quiet,
         )
         summary: Any = self._run.summary
-        self._known = int(summary.get("train/global_step") or -1) if online else -1
+        self.sent = int(summary.get("train/global_step") or -1) if online else -1
         self.link = self._run.url if online else None
         return [_reporter("WandbCallback")()]
-
-    def is_known(self, name: str, step: int) -> bool:
-        """By the last step that the site has."""
-        return step <= self._known
 
     def close(self) -> None:
         """Send or write the rest. The client's own logs go: its service may write there when the output is long counted
@@ -282,14 +282,9 @@ class Trackio(Sink):
         if not space:
             shutil.rmtree(folder, ignore_errors=True)
             os.environ["TRACKIO_DIR"] = str(folder)  # read when it is imported
-
         self.link = f"https://huggingface.co/spaces/{space}" if space else None
-        self._known = settings.sent if space else -1
+        self.sent = settings.sent if space else -1  # a Space is not asked
         return [_reporter("TrackioCallback")()]
-
-    def is_known(self, name: str, step: int) -> bool:
-        """A Space has what an earlier start sent, and is not asked."""
-        return step <= self._known
 
 
 _SINKS: dict[str, Callable[[Settings], Sink]] = {
