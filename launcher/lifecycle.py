@@ -24,6 +24,7 @@ from launcher.job import JobFile
 from launcher.plugins import lacking_in_image
 from launcher.results import prepare_target
 from launcher.store import Record, Store
+from training_image import loading
 from training_image.errors import InputError
 
 Say = Callable[[str], None]
@@ -121,10 +122,12 @@ def check_data(planned: Planned, say: Say) -> None:
         return
     try:
         from training_image.data.check import check
+
+        with loading.quickly():
+            report = check(submission.with_own_paths(planned.file), Path.cwd())
     except ModuleNotFoundError as error:
         say(f"the data is not checked before the start: that needs {error.name} (pip install 'ftlaunch[local]')")
         return
-    report = check(submission.with_own_paths(planned.file), Path.cwd())
     for finding in report.findings:
         if finding.level == "warning":
             say(f"warning: {finding.message}")

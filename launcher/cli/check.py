@@ -13,6 +13,7 @@ from launcher import submission
 from launcher.cli import common
 from launcher.job import load
 from launcher.plugins import lacking_in_image
+from training_image import loading
 from training_image.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def command(ctx: click.Context, job: str | None, backend: str | None, sets: tupl
     try:
         from training_image.data.check import check
 
-        report = check(spec, Path.cwd()).as_json()
+        with loading.quickly():
+            report = check(spec, Path.cwd()).as_json()
     except ImportError as error:
         raise InputError(f"the check needs {error.name}", hint="pip install 'ftlaunch[local]'") from None
     lacking = lacking_in_image(file, registry.load(file.job.backend).create())

@@ -12,8 +12,13 @@ from tests.sagemaker.conftest import MACHINE
 
 @pytest.fixture(scope="module")
 def walk(aws, image, tmp_path_factory):
+    """While CloudWatch is some seconds behind."""
     start = len(aws.calls)
-    made = Walk(tmp_path_factory.mktemp("walk"), "sagemaker", MACHINE)
+    aws.log_seconds = 4.0
+    try:
+        made = Walk(tmp_path_factory.mktemp("walk"), "sagemaker", MACHINE)
+    finally:
+        aws.log_seconds = 0.0
     made.calls = aws.calls[start:]
     made.job = aws.training.jobs[made.name]
     return made
@@ -80,27 +85,16 @@ def test_sagemaker_finished_jobs_are_known_without_credentials(walk, aws):
     walk.check_known_without_credentials(aws)
 
 
-@pytest.fixture(scope="module")
-def again(walk, aws):
-    """The same job once more, while CloudWatch is some seconds behind."""
+def test_sagemaker_slow_logs_are_shown_to_the_last_line(walk):
+    walk.check_log(walk.name, walk.followed)
+
+
+def test_sagemaker_walk_sends_nothing_a_second_time(walk, aws, monkeypatch):
+    monkeypatch.setattr(aws, "starting_seconds", 60.0)  # stopped before it has a machine
     before, pushed = aws.received.value, aws.front.received.value
-    aws.log_seconds = 4.0
-    try:
-        done = walk.run("run", walk.folder, "--json", "--yes", "--output", walk.folder / "again")
-    finally:
-        aws.log_seconds = 0.0
-    sent = aws.received.value - before, aws.front.received.value - pushed
-    return json.loads(done.stdout), done.stderr, sent
-
-
-def test_sagemaker_walk_sends_nothing_a_second_time(again, walk):
-    document, _, (data, image) = again
+    done = walk.run("run", walk.folder, "--json", "--yes", "--detach", "--output", walk.folder / "again")
+    document = json.loads(done.stdout)
     assert document["job"] != walk.name
-    assert document["state"] == "SUCCEEDED"
-    assert data < 10_000  # spec.json, which names the job
-    assert image == 0
-
-
-def test_sagemaker_slow_logs_are_shown_to_the_last_line(again, walk):
-    document, followed, _ = again
-    walk.check_log(document["job"], followed)
+    aws.training.jobs[document["job"]].stop("Stopped")
+    assert aws.received.value - before < 10_000  # spec.json, which names the job
+    assert aws.front.received.value == pushed
