@@ -31,7 +31,7 @@ def _expect_whole(harness: Harness, trouble: Trouble | None, name: str) -> None:
     run = harness.runs.finished
     calm = harness.fresh().status(run.handle)
     known = harness.fresh().find(run.handle.job_name)
-    for _ in range(3):
+    for _ in range(2):
         with trouble():
             status = attempt(lambda: harness.fresh().status(run.handle)).get("status in trouble")
             found = attempt(lambda: harness.fresh().find(run.handle.job_name))

@@ -89,7 +89,7 @@ def test_azureml_log_is_shown_to_the_last_line(walk):
 def test_azureml_walk_sends_nothing_a_second_time(walk, azure, monkeypatch):
     monkeypatch.setattr(azure, "starting_seconds", 60.0)  # cancelled before it has a machine
     before, pushed = azure.storage.received.value, azure.registry.front.received.value
-    done = walk.run("run", walk.folder, "--json", "--yes", "--detach", "--output", walk.folder / "again")
+    done = walk.here("run", walk.folder, "--json", "--yes", "--detach", "--output", walk.folder / "again")
     document = json.loads(done.stdout)
     assert document["job"] != walk.name
     azure.jobs.jobs[document["job"]].cancel()
@@ -106,16 +106,16 @@ def test_azureml_cluster_is_priced_by_the_machines_that_it_has(walk, azure, tmp_
     folder = write_job(tmp_path, backend="azureml", backends={"azureml": options})
     started = ("run", folder, "--json", "--yes", "--detach", "--output", tmp_path / "out")
     jobs = len(azure.jobs.jobs)
-    refused = walk.run(*started, "--set", "budget.max_hours=0.05", exits=2)
+    refused = walk.here(*started, "--set", "budget.max_hours=0.05", exits=2)
     assert "budget.max_hours is 0.05, and azureml Standard_NC4as_T4_v3 is expected to take" in refused.stderr
     assert len(azure.jobs.jobs) == jobs
     with azure.rights.without("Microsoft.MachineLearningServices/workspaces/computes/read"):  # a warning, no refusal
-        blind = walk.run(*started)
+        blind = walk.here(*started)
     document = json.loads(blind.stdout)
     azure.jobs.jobs[document["job"]].cancel()
     assert document["estimate_usd"] is None
     assert "and so its price, are not known" in blind.stderr
-    done = walk.run(*started, "--set", "train.seed=2")
+    done = walk.here(*started, "--set", "train.seed=2")
     document = json.loads(done.stdout)
     azure.jobs.jobs[document["job"]].cancel()
     assert document["estimate_usd"] > 0

@@ -1,13 +1,14 @@
-"""The whole walk of a user: one command, a machine that is lost in the middle, one more command, the verdict."""
+"""The whole walk of a user: one command and a machine that is lost in the middle; a second one, killed while it takes a
+new machine; a third one, and the verdict."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.colab.walking import SECRET, Walk
+from tests.colab.walking import SECRET, Walk, kill
 
-STEPS = 400
+STEPS = 300
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,12 @@ def walk(colab, tmp_path_factory):
         assert launcher.returncode == 1, made.first
     made.status = json.loads(made.run("status", made.only_job()["job"], "--json", code=1).stdout)
     made.running_then, made.units_then = len(colab.assigned()), made.record()["units"]
+    with made.start("run", "--resume", "--yes") as launcher:
+        made.until(lambda: made.record()["endpoint"])
+        kill(launcher)
+    made.running_killed = len(colab.assigned())
+    made.run("jobs", "--reconcile")
+    made.running_reconciled = len(colab.assigned())
     made.document = json.loads(made.run("run", "--resume", "--yes", "--json", "--output", "out").stdout)
     made.machines = [machine for name, machine in colab.machines.items() if name not in before]
     return made
@@ -35,6 +42,11 @@ def test_colab_walk_tells_of_the_lost_machine(walk):
     assert "--resume" in walk.status["message"]
     assert "from step" in walk.status["message"]
     assert walk.running_then == 0
+
+
+def test_colab_launcher_killed_while_it_resumes(walk):
+    """The new machine is given back, and the next command starts with what was kept of the first."""
+    assert (walk.running_killed, walk.running_reconciled) == (1, 0)
 
 
 def test_colab_walk_goes_on_to_the_verdict(walk):
@@ -48,7 +60,7 @@ def test_colab_walk_goes_on_to_the_verdict(walk):
 
 
 def test_colab_walk_leaves_no_machine(walk, colab):
-    assert len(walk.machines) == 2
+    assert len(walk.machines) == 3
     assert not [machine.endpoint for machine in walk.machines if machine.running]
 
 

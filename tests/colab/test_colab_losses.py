@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from backends import colab_job
+from backends import colab_job, colab_session, colab_tool
 from backends.colab import FRESH, Colab
 from backends.conformance.jobs import Watch, prepare, start
 from backends.interface import BackendError, Reason, Resources, State
@@ -91,7 +91,9 @@ def test_colab_machine_whose_answer_was_lost_is_found_and_no_other_touched(harne
     own.take_away()
 
 
-def test_colab_machine_that_does_not_stop_is_told_and_given_back_by_the_next_fetch(harness, colab):
+def test_colab_machine_that_does_not_stop_is_told_and_given_back_by_the_next_fetch(harness, colab, monkeypatch):
+    monkeypatch.setattr(colab_session, "STOP_PAUSES", (0.1, 0.4))
+    monkeypatch.setattr(colab_tool, "PAUSES", (0.05, 0.15, 0.4))
     handle = start(harness, job(harness, "held"))
     harness.fresh().cancel(handle)
     with colab.trouble(held=True):
@@ -136,36 +138,12 @@ def test_colab_machine_is_not_forgotten_while_the_login_is_refused(colab, tmp_pa
     assert colab.assigned() == []
 
 
-def test_colab_launcher_killed_while_it_resumes(colab, tmp_path):
-    """The new machine is given back, and the next command starts with what was kept of the first."""
-    train = {"rank": 4, "epochs": 1000.0, "max_steps": LONG, "checkpoint_steps": 50, "patience": 0}
-    walk = Walk(tmp_path, train=train)
-    with walk.start("run", "--yes") as launcher:
-        walk.until(lambda: walk.record().get("checkpoints"))
-        [lost] = colab.assigned()
-        lost.take_away()
-        launcher.communicate(timeout=200)
-    assert (walk.record()["endpoint"], launcher.returncode) == (None, 1)
-    with walk.start("run", "--resume", "--yes") as launcher:
-        walk.until(lambda: walk.record()["endpoint"])
-        kill(launcher)
-    assert len(colab.assigned()) == 1
-    walk.run("jobs", "--reconcile")
-    assert colab.assigned() == []
-    with walk.start("run", "--resume", "--yes") as launcher:
-        walk.until(lambda: walk.record()["shown"])
-        kill(launcher)
-    [machine] = colab.assigned()
-    assert machine.job()[1] == 1
-    walk.until(lambda: b"going on from the checkpoint" in (machine.read("/content/ftlaunch/log.txt") or b""))
-
-
 def test_colab_launcher_killed_while_it_trains(colab, tool, tmp_path):
     """Here it is Google's own script that is called, for each of the tool's verbs that a job needs."""
     whole = {"colab": OPTIONS | {"command": tool}}
     walk = Walk(tmp_path, train={"rank": 4, "epochs": 1000.0, "max_steps": 30, "patience": 0}, backends=whole)
     with walk.start("run", "--yes") as launcher:
-        walk.until(lambda: walk.record().get("shown"))
+        walk.until(lambda: walk.record().get("started"))
         kill(launcher)
     [machine] = colab.assigned()
     walk.until(lambda: json.loads(machine.read("/content/ftlaunch/state.json") or "{}").get("ended"))

@@ -66,7 +66,7 @@ def test_colab_enterprise_walk_sends_nothing_a_second_time(walk, google, monkeyp
     """Another attempt at the same rows: its own spec and notebook go over the wire, and no file of the job."""
     monkeypatch.setattr(google, "starting_seconds", 60.0)  # cancelled before it has a machine
     before = google.buckets.received.value
-    walk.run("run", walk.folder, "--detach", "--yes")
+    walk.here("run", walk.folder, "--detach", "--yes")
     second = list(google.notebooks.jobs.values())[-1]
     second.cancel()
     assert second is not walk.job

@@ -1,5 +1,7 @@
 """The whole walk of a user on a loopback cloud: one command from the rows to the verdict, in the real image."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -7,9 +9,11 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import yaml
 
+from launcher.cli import call
 from tests.tiny_model import MODEL, tasks
 
 SECRET = "FTLAUNCH_TEST_TOKEN"
@@ -58,6 +62,22 @@ class Walk:
         done = subprocess.run(
             command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=400
         )
+        return self._looked_at(done, exits)
+
+    def here(self, *arguments, exits: int = 0):
+        """The same command in this process, which has the frameworks loaded already."""
+        output, errors = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, self.environment),
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            code = call([*map(str, arguments)])
+        done = subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+        return self._looked_at(done, exits)
+
+    def _looked_at(self, done: subprocess.CompletedProcess, exits: int):
         self.printed += done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode == exits, f"{done.stdout}\n{done.stderr}"

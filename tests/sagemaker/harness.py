@@ -12,7 +12,7 @@ class SageMakerHarness(CloudHarness):
     backend: ClassVar[type[Backend]] = SageMaker
     machine: ClassVar[str] = MACHINE
     poll_seconds: ClassVar[float] = 0.6
-    long_steps: ClassVar[int] = 150
+    long_steps: ClassVar[int] = 100
 
     def facts(self) -> dict:
         bucket = f"sagemaker-{self.cloud.region}-{self.cloud.account}"

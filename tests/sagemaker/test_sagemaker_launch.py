@@ -92,7 +92,7 @@ def test_sagemaker_slow_logs_are_shown_to_the_last_line(walk):
 def test_sagemaker_walk_sends_nothing_a_second_time(walk, aws, monkeypatch):
     monkeypatch.setattr(aws, "starting_seconds", 60.0)  # stopped before it has a machine
     before, pushed = aws.received.value, aws.front.received.value
-    done = walk.run("run", walk.folder, "--json", "--yes", "--detach", "--output", walk.folder / "again")
+    done = walk.here("run", walk.folder, "--json", "--yes", "--detach", "--output", walk.folder / "again")
     document = json.loads(done.stdout)
     assert document["job"] != walk.name
     aws.training.jobs[document["job"]].stop("Stopped")

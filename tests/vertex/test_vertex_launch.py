@@ -71,7 +71,7 @@ def test_vertex_walk_sends_nothing_a_second_time(walk, google, monkeypatch):
     """Another attempt at the same rows: its own spec.json goes over the wire, and no file of the job."""
     monkeypatch.setattr(google, "starting_seconds", 60.0)  # cancelled before it has a machine
     before = google.buckets.received.value, google.front.received.value
-    walk.run("run", walk.folder, "--detach", "--yes")
+    walk.here("run", walk.folder, "--detach", "--yes")
     second = list(google.custom_jobs.jobs.values())[-1]
     second.cancel()
     assert second is not walk.job
