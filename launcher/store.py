@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from backends import secret_values
 from backends.home import data_home
 from backends.interface import Handle, Plan, Reason, State, Status
 from launcher.actual_cost import actual_usd
@@ -229,16 +230,20 @@ class Store:
         return found
 
     def observe(self, job: str, status: Status) -> Record:
-        """Record what the place says; the time of the end is that of the first look that saw it."""
+        """Record what the place says; the time of the end is that of the first look that saw it.
+
+        A place's message may hold what the training said of its end, and so a secret.
+        """
+        before = self.get(job)
+        known = secret_values.known(before.secrets) if before is not None and status.message else {}
         changes: dict[str, Any] = {
             "state": status.state,
             "reason": status.reason,
             "native_state": status.native_state,
-            "message": status.message,
+            "message": secret_values.mask(status.message, known),
         }
         if status.billable_seconds is not None:
             changes["billable_seconds"] = status.billable_seconds
-        before = self.get(job)
         if not status.state.ended:
             changes["ended"] = None
         elif before is not None and before.ended is None:

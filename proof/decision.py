@@ -57,6 +57,8 @@ def main() -> int:
         lines += compared(run(folder, "compare", *names, "--output", str(beside), "--json"))
         pictures(page, beside)
         broken += at_once(run(folder, "jobs", "--json"))
+    if broken:
+        lines += ["", "What does not hold:", "", *(f"- {line}" for line in broken)]
     (ROOT / "docs" / "proof" / "decision.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     for line in broken:

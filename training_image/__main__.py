@@ -57,7 +57,8 @@ def _command(command: str, platform: Platform, stop: StopSignal, arguments: list
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not platform.main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all, to the end
-    secrets.load(os.environ)
+    if secrets.load(os.environ):
+        secrets.hide()
     with loading.quickly():  # torch alone, until it is known who trains
         from training_image.launch import launch
 
@@ -103,7 +104,7 @@ def _leave_failure(text: str, platform: Platform | None) -> None:
         return
     with contextlib.suppress(OSError):
         platform.failure_file.parent.mkdir(parents=True, exist_ok=True)
-        Path(platform.failure_file).write_text(text[: platform.failure_limit])
+        Path(platform.failure_file).write_text(secrets.masked(text)[: platform.failure_limit])
 
 
 if __name__ == "__main__":

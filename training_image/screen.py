@@ -62,28 +62,35 @@ def screen(platform: Platform, spec: Spec, began: float) -> None:
     fingerprint = fingerprint_of(platform)
     outputs = Outputs(platform.output, known=Checkpoints.belongs(platform.checkpoints, fingerprint))
     Checkpoints(platform.checkpoints, fingerprint)
+    try:
+        splits, entries = _screen(platform, spec, fingerprint)
+        timings = {"import": imported - began, "evaluate": time.perf_counter() - imported}
+        metric = metrics_of(spec.task.type, spec.task.metric_name)[spec.task.metric_name]
+        result = {
+            "job": spec.job,
+            "task": {"type": spec.task.type, "metric": metric.name, "higher_is_better": metric.higher_is_better},
+            "seed": spec.train.seed,
+            "platform": {"name": platform.name, "device": "cuda" if torch.cuda.is_available() else "cpu"},
+            "data": splits.counts,
+            "screening": entries,
+            "verdict": None,
+            "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
+        }
+        outputs.finish(result, spec, environment(spec.train.seed, row_files(platform)))
+        emit("done", output=str(outputs.folder))
+    finally:
+        if platform.mirror is not None:
+            outputs.copy_to(platform.mirror)
+
+
+def _screen(platform: Platform, spec: Spec, fingerprint: str) -> tuple[Splits, list[dict[str, Any]]]:
+    """The rows, and what was measured of each candidate."""
     splits = load_splits(spec, platform.data)
     if splits.test or not splits.validation:
         raise InputError("a screening takes validation rows, and no test row", "Start it by ftlaunch screen.")
     emit("check", **{name: len(rows) for name, rows in splits.named()})
     screening = Screening(platform, spec, validation_in_the_place_of_test(splits), fingerprint)
-    entries = [_measured(screening, place, candidate) for place, candidate in enumerate(spec.candidates)]
-    metric = metrics_of(spec.task.type, spec.task.metric_name)[spec.task.metric_name]
-    result = {
-        "job": spec.job,
-        "task": {"type": spec.task.type, "metric": metric.name, "higher_is_better": metric.higher_is_better},
-        "seed": spec.train.seed,
-        "platform": {"name": platform.name, "device": "cuda" if torch.cuda.is_available() else "cpu"},
-        "data": splits.counts,
-        "screening": entries,
-        "verdict": None,
-        "timings": {
-            "import": round(imported - began, 3),
-            "evaluate": round(time.perf_counter() - imported, 3),
-        },
-    }
-    outputs.finish(result, spec, environment(spec.train.seed, row_files(platform)))
-    emit("done", output=str(outputs.folder))
+    return splits, [_measured(screening, place, candidate) for place, candidate in enumerate(spec.candidates)]
 
 
 def validation_in_the_place_of_test(splits: Splits) -> Splits:

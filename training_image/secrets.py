@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, MutableMapping
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from training_image.errors import InputError
 
 VARIABLE = "FTLAUNCH_SECRET_"
 """Beginning of the variables that name secrets."""
+SHORTEST = 4
+"""Characters of a line of a longer secret that is hidden: a brace alone tells nothing, and stands in every log."""
 
 
 def load(environment: MutableMapping[str, str]) -> list[str]:
@@ -35,6 +39,44 @@ def load(environment: MutableMapping[str, str]) -> list[str]:
         if name not in environment:
             environment[name] = STORES[store](name, identifier)
     return [key.removeprefix(VARIABLE) for key in names]
+
+
+def hide() -> None:
+    """From now on what this process prints, tracebacks among it, has ``***`` in the place of the secrets' values."""
+    sys.stdout, sys.stderr = cast("TextIO", _Hiding(sys.stdout)), cast("TextIO", _Hiding(sys.stderr))
+
+
+def masked(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The text with every line of every secret's value as ``***``, the longest first.
+
+    By the rule of `backends.local_supervisor`, which goes alone to where it shows a log.
+    """
+    hidden: set[str] = set()
+    for key in environment:
+        lines = [line.strip() for line in environment.get(key.removeprefix(VARIABLE), "").strip().splitlines()]
+        if key.startswith(VARIABLE):
+            hidden.update(line for line in lines if len(line) >= (SHORTEST if lines[1:] else 1))
+    for line in sorted(hidden, key=len, reverse=True):
+        text = text.replace(line, "***")
+    return text
+
+
+class _Hiding:
+    """A text stream that masks what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(masked(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _aws(name: str, identifier: str) -> str:

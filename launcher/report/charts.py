@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 # Stand-ins that the page's variables take the place of; no other part of a picture has these colours.
 INK, FAINT, ONE, TWO, THREE = "#010101", "#020202", "#030303", "#040404", "#050505"
+FOUR, FIVE, SIX = "#060606", "#070707", "#080808"
 _VARIABLES = {INK: "--ink", FAINT: "--line", ONE: "--one", TWO: "--two", THREE: "--three"}
+_VARIABLES |= {FOUR: "--four", FIVE: "--five", SIX: "--six"}
+_OF_JOBS = (TWO, THREE, FOUR, FIVE, SIX, ONE)
+_MARKS = "os^Dv"
+"""Told apart by these are jobs of one colour, where there are more jobs than colours."""
 _WIDTH = 4.4
 """Inches: at this width the text can be read on a phone."""
 
 Interval = tuple[float | None, float | None]
+Points = Sequence[tuple[float, float]]
 
 
 def intervals(values: Mapping[str, tuple[float | None, Interval]], metric: str) -> str:
@@ -42,7 +48,7 @@ def intervals(values: Mapping[str, tuple[float | None, Interval]], metric: str) 
     return _svg(figure, f"{metric} of each evaluation with its 95 % interval")
 
 
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]], label: str, best: float | None = None) -> str:
+def curves(lines: Mapping[str, Points], label: str, best: float | None = None) -> str:
     """Curves over optimizer steps; ``best``: the step whose weights were kept. Empty where there is nothing to draw."""
     drawn = {name: points for name, points in lines.items() if points}
     if not drawn:
@@ -57,6 +63,29 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], label: str, best:
     axes.set_ylabel(_plain(label))
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return _svg(figure, f"{label} over the steps of the training")
+
+
+def overlaid(jobs: Mapping[str, Sequence[Points]], label: str) -> str:
+    """Curves of several jobs over optimizer steps, a colour for each job: its first curve solid, its second dashed.
+
+    Empty where there is nothing to draw.
+    """
+    named = [job for job, lines in jobs.items() if any(lines)]
+    if not named:
+        return ""
+    figure, axes = _figure(2.3 + 0.17 * len(named))
+    for place, (job, lines) in enumerate(jobs.items()):
+        colour, mark = _OF_JOBS[place % len(_OF_JOBS)], _MARKS[place // len(_OF_JOBS) % len(_MARKS)]
+        for style, points in zip(("-", "--"), lines, strict=False):
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            marked = mark if len(points) < 40 else ""
+            axes.plot(steps, values, marked + style, color=colour, linewidth=1.4, markersize=3)
+        if any(lines):
+            axes.plot([], [], mark + "-", color=colour, markersize=3, label=job)  # a name for all of its curves
+    axes.set_xlabel("step")
+    axes.set_ylabel(_plain(label))
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8, labelcolor=INK)
+    return _svg(figure, f"{label} of each job over the steps of its training")
 
 
 def points_with_intervals(points: Sequence[tuple[float, float, Interval]], across: str, up: str) -> str:

@@ -9,7 +9,16 @@ from itertools import combinations
 from typing import Any
 
 from launcher.report.finished import Finished
+from launcher.report.slices import Gap, worst_gap
 from training_image.errors import InputError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The deciding metric of one evaluation, of all test rows or of a group of them."""
+
+    value: float | None
+    ci95: tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,13 @@ class Entry:
     """What it cost; None where that is not known."""
     estimate_usd: float | None
     """What was expected at its submit."""
+    evaluations: dict[str, Measured]
+    """Every evaluation of the job, by name."""
+    guards: list[dict[str, Any]] | None
+    """What went wrong in its training; None where nothing was trained."""
+    slices: dict[str, dict[str, Measured]]
+    """By column and group, of the evaluation that answers."""
+    worst_gap: Gap | None
 
 
 @dataclass(frozen=True)
@@ -96,21 +112,33 @@ def _settings(job: Finished) -> dict[str, Any]:
 
 def _entry(job: Finished) -> Entry:
     name, result = _answered_by(job), job.result
-    evaluation = job.evaluations[name]
-    low, high = evaluation["ci95"].get(job.metric, (None, None))
+    evaluations = {each: _measured(found, job.metric) for each, found in job.evaluations.items()}
     return Entry(
         job=result["job"],
         answered_by=name,
-        value=evaluation["metrics"].get(job.metric),
-        ci95=(low, high),
-        n=evaluation["n"],
+        value=evaluations[name].value,
+        ci95=evaluations[name].ci95,
+        n=job.evaluations[name]["n"],
         model=result["model"]["id"],
         method=result["method"],
         outcome=result["verdict"]["outcome"],
         seconds=sum(result["timings"].values()),
         usd=job.record.actual_usd if job.record else None,
         estimate_usd=job.record.estimate_usd if job.record else None,
+        evaluations=evaluations,
+        guards=result["guards"] if result.get("training") else None,
+        slices={
+            column: {group: _measured(each[name], job.metric) for group, each in groups.items() if each.get(name)}
+            for column, groups in result["slices"].items()
+            if groups
+        },
+        worst_gap=worst_gap(job),
     )
+
+
+def _measured(evaluation: dict[str, Any], metric: str) -> Measured:
+    low, high = evaluation["ci95"].get(metric, (None, None))
+    return Measured(evaluation["metrics"].get(metric), (low, high))
 
 
 def _answered_by(job: Finished) -> str:

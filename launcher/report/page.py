@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backends import registry
-from launcher.report import charts
+from launcher.report import charts, slices
 from launcher.report.changes import most_changed
 from launcher.report.finished import NAMES, Finished
 from launcher.report.foretold import foretold
@@ -119,7 +119,7 @@ def context(job: Finished) -> dict[str, Any]:
         "pictures": _pictures(job),
         "confusions": _confusions(job),
         "changes": most_changed(job),
-        "slices": _slices(job),
+        "slices": slices.by_column(job),
         "record": job.record,
         "billed": billed,
         "foretold": foretold(job, billed, usd, seconds),
@@ -151,15 +151,16 @@ def _pictures(job: Finished) -> dict[str, str]:
     }
     training = job.result.get("training") or {}
     best, metric = training.get("best_step"), f"validation/{job.metric}"
-    losses = {name: _series(job, name) for name in ("train/loss", "validation/loss")}
+    losses = {name: series(job, name) for name in ("train/loss", "validation/loss")}
     return {
         "intervals": charts.intervals(values, job.metric),
         "loss": charts.curves(losses, "loss", best),
-        "metric": charts.curves({metric: _series(job, metric)}, job.metric, best),
+        "metric": charts.curves({metric: series(job, metric)}, job.metric, best),
     }
 
 
-def _series(job: Finished, name: str) -> list[tuple[float, float]]:
+def series(job: Finished, name: str) -> list[tuple[float, float]]:
+    """What was logged under a name, by optimizer step."""
     return [(line["step"], line[name]) for line in job.history if line.get(name) is not None]
 
 
@@ -172,31 +173,6 @@ def _confusions(job: Finished) -> dict[str, dict[str, Any]]:
             rows = [[(count, count / max(1, sum(row))) for count in row] for row in each["confusion"]]
             found[name] = {"labels": each["labels"], "rows": rows}
     return found
-
-
-def _slices(job: Finished) -> dict[str, dict[str, Any]]:
-    """By column: the groups, how far apart the best and the worst of them are, and which group lost most."""
-    return {column: _column(job, groups) for column, groups in job.result["slices"].items() if groups}
-
-
-def _column(job: Finished, groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    sign = 1 if job.result["task"].get("higher_is_better", True) else -1
-    after = "tuned" if "tuned" in job.evaluations else job.best_baseline
-    values = {group: _value(each.get(after), job.metric) for group, each in groups.items()}
-    known = {group: value for group, value in values.items() if value is not None}
-    ranked = sorted(known, key=lambda group: sign * known[group])
-    before = {group: _value(each.get(job.best_baseline), job.metric) for group, each in groups.items()}
-    gains = {group: known[group] - was for group, was in before.items() if was is not None and group in known}
-    return {
-        "groups": {group: {**each, "gain": gains.get(group)} for group, each in groups.items()},
-        "worst": ranked[0] if len(ranked) > 1 else None,
-        "best": ranked[-1] if len(ranked) > 1 else None,
-        "gap": abs(known[ranked[-1]] - known[ranked[0]]) if len(ranked) > 1 else None,
-    }
-
-
-def _value(entry: dict[str, Any] | None, metric: str) -> float | None:
-    return None if entry is None else entry["metrics"].get(metric)
 
 
 def _billed(job: Finished) -> bool:

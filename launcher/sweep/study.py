@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,18 +64,24 @@ class Live:
     watch: Watch | None = None
     caps: Caps = (None, None)
     validations: int = 0
+    steps: float = math.inf
+    """As the job's lines tell."""
     stop: bool = False
     stopped: bool = False
 
     def line(self, text: str, parsed: tuple[str, dict[str, float | str]] | None) -> None:
         """Report a validation; what was reported before a kill is passed over by Optuna."""
-        value = parsed[1].get(f"validation/{self.metric}") if parsed else None
-        if not isinstance(value, float):
-            return
-        self.validations += 1
-        if self.validations not in self.trial.study.trials[self.trial.number].intermediate_values:
-            self.trial.report(value, self.validations)
-        self.stop = self.stop or self.trial.should_prune()
+        told = {name: value for name, value in (parsed[1] if parsed else {}).items() if isinstance(value, float)}
+        value = told.get(f"validation/{self.metric}")
+        if value is not None:
+            self.validations += 1
+            if self.validations not in self.trial.study.trials[self.trial.number].intermediate_values:
+                self.trial.report(value, self.validations)
+            # Asked after the last one too: Hyperband then notes what others are compared with.
+            self.stop = self.trial.should_prune() or self.stop
+        self.steps = told.get("steps", self.steps)
+        if told.get("step", 0.0) >= self.steps:
+            self.stop = False  # it is trained: nothing is left to save, and its value is as good as any
 
     def status(self, status: Status) -> None:
         """Nothing to show."""

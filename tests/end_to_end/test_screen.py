@@ -78,14 +78,14 @@ def test_a_screening_that_measured_nothing_has_failed_and_is_tried_anew(ftlaunch
 def test_a_learning_curve_says_whether_more_data_would_help(ftlaunch: Run, tmp_path: Path) -> None:
     folder = tasks.write(tmp_path / "colours", "colours", train=120, validation=24, test=60)
     job = write_job(folder)
-    done = ftlaunch("curve", job, "--shares", "20,100", "--output", tmp_path / "page.html", "--json", cwd=tmp_path)
+    done = ftlaunch("curve", job, "--output", tmp_path / "page.html", "--json", cwd=tmp_path)
     told = json.loads(done.stdout)
-    assert [(point["percent"], point["rows"]) for point in told["points"]] == [(20, 24), (100, 120)]
-    assert told["last"]["difference"] == pytest.approx(told["points"][1]["value"] - told["points"][0]["value"])
+    assert [(point["percent"], point["rows"]) for point in told["points"]] == [(25, 30), (50, 60), (100, 120)]
+    assert told["last"]["difference"] == pytest.approx(told["points"][2]["value"] - told["points"][1]["value"])
     assert told["text"].startswith("More data") == (told["more_helps"] is not None)
     assert "<svg" in (tmp_path / "page.html").read_text()
     rows = [set(trained(tmp_path / "runs" / point["job"])) for point in told["points"]]
-    assert rows[0] < rows[1]
+    assert rows[0] < rows[1] < rows[2]
 
 
 def trained(folder: Path) -> list[str]:

@@ -51,6 +51,14 @@ def test_the_end_is_when_it_was_first_seen(tmp_path):
     assert store.observe("a-1", Status(state=State.RUNNING)).ended is None
 
 
+def test_what_a_place_says_of_an_end_holds_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hunter2-0123456789")
+    store = Store(tmp_path)
+    store.add(replace(record(), secrets=["MY_TOKEN"]))
+    told = store.observe("a-1", Status(state=State.FAILED, message="Illegal header value 'Bearer hunter2-0123456789'"))
+    assert told.message == store.get("a-1").message == "Illegal header value 'Bearer ***'"
+
+
 def _add(folder: Path, number: int) -> str:
     store = Store(folder)
     with store.lock("a"):

@@ -34,6 +34,17 @@ def write_job(folder: Path, **more) -> Path:
     return folder
 
 
+def ftlaunch(folder: Path, *arguments) -> subprocess.CompletedProcess:
+    """The command in a folder with a home of its own, which has to succeed."""
+    environment = {**os.environ, "FTLAUNCH_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    command = [str(Path(sys.executable).with_name("ftlaunch")), *map(str, arguments)]
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=400
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
 class Walk:
     """One job by the command, with a secret, and all that was seen of it."""
 

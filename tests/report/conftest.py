@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.report import compare_page, finished, page
+from launcher.report.compare import compare
+from launcher.report.finished import Finished
 from tests.end_to_end.conftest import Run, ftlaunch, run_job, write_job  # noqa: F401
 from tests.tiny_model import tasks
 
@@ -43,6 +47,43 @@ def hostile(ftlaunch: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def written(hostile: Path, ftlaunch: Run) -> Path:
+    """The page of `hostile`."""
+    told = ftlaunch("report", hostile, "--output", hostile / "page.html", "--json").stdout
+    return Path(json.loads(told)["page"])
+
+
+@pytest.fixture(scope="session")
+def untuned(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same job as if nothing had been tuned: its baseline answers the same rows."""
+    folder = tmp_path_factory.mktemp("untuned") / "out"
+    shutil.copytree(hostile / "out", folder)
+    (folder / "predictions" / "tuned.jsonl").unlink()
+    (folder / "metrics.jsonl").unlink()
+    result = json.loads((folder / "result.json").read_text())
+    del result["evaluations"]["tuned"]
+    (folder / "result.json").write_text(json.dumps(result | {"job": "untuned-00000000", "training": None}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def three_jobs(hostile: Path, untuned: Path) -> list[Finished]:
+    """`hostile`, `untuned`, and `hostile` again by another name, with a guard."""
+    jobs = [finished.read(folder, None) for folder in (hostile / "out", untuned, hostile / "out")]
+    guard = {"code": "overfitting", "evidence": HOSTILE[0], "hint": HOSTILE[2]}
+    jobs[2].result.update(job="guarded-00000000", guards=[guard], seed=1)
+    return jobs
+
+
+@pytest.fixture(scope="session")
+def side_by_side(three_jobs: list[Finished], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of `three_jobs`."""
+    path = tmp_path_factory.mktemp("compared") / "compare.html"
+    page.write(compare_page.page(compare(three_jobs), three_jobs), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def browser() -> str:
     """Chromium's path; installed by tests/services.sh where CI lacks it."""
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -62,8 +103,8 @@ Open = Callable[..., str]
 def opened(browser: str) -> Open:
     """Open a page from disk and give its DOM after its scripts, if any, have run."""
 
-    def opened(page: Path, *, width: int = 1000) -> str:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900"]
+    def opened(page: Path, *more: str, width: int = 1000) -> str:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", *more]
         argv = [browser, *flags, "--virtual-time-budget=2000", "--dump-dom", page.as_uri()]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)
         return done.stdout

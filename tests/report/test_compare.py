@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,19 +12,9 @@ import pytest
 from launcher.report import finished
 from launcher.report.compare import compare
 from tests.end_to_end.conftest import Run
+from tests.report.conftest import HOSTILE
+from tests.report.reading import items, measured, rows, section
 from tests.tiny_model import tasks
-
-
-@pytest.fixture(scope="module")
-def untuned(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same job as if nothing had been tuned: its baseline answers the same rows."""
-    folder = tmp_path_factory.mktemp("untuned") / "out"
-    shutil.copytree(hostile / "out", folder)
-    (folder / "predictions" / "tuned.jsonl").unlink()
-    result = json.loads((folder / "result.json").read_text())
-    del result["evaluations"]["tuned"]
-    (folder / "result.json").write_text(json.dumps(result | {"job": "untuned-00000000"}))
-    return folder
 
 
 def test_the_paired_interval_is_that_of_the_verdict(hostile: Path, untuned: Path) -> None:
@@ -44,7 +35,7 @@ def test_the_command_tells_and_writes_a_page(hostile: Path, untuned: Path, ftlau
     assert len(told["pairs"]) == 3
     assert told["pairs"][1]["difference"] == 0
     text = (tmp_path / "page.html").read_text()
-    assert text.count("<svg") == 1
+    assert text.count("<svg") == 3
     assert "<script" not in text
     assert "base model" not in text  # it would push the cost out of a narrow window, and is said once
     assert text.count("All of ") == 1
@@ -53,6 +44,41 @@ def test_the_command_tells_and_writes_a_page(hostile: Path, untuned: Path, ftlau
     assert "$0.00, expected $0.00" in shown  # of the job that is on record; of the other nothing is known
     assert "not known" in shown
     assert told["differences"] == {}
+    assert told["jobs"][1]["guards"] is None
+    assert told["jobs"][0]["worst_gap"]["column"] == "source"
+    tuned = json.loads((hostile / "out" / "result.json").read_text())["evaluations"]["tuned"]
+    value, between = measured(tuned, "macro_f1")
+    assert f"{value} ({between})" in shown
+    assert shown.count("the worst gap") == 2
+
+
+def test_the_page_has_the_parts_of_each_job(three_jobs: list[finished.Finished], side_by_side: Path) -> None:
+    text = side_by_side.read_text(encoding="utf-8")
+    tuned, untuned, guarded = (job.result["job"] for job in three_jobs)
+    told = {row[0]: row[1:] for row in rows(section(text, "evaluations"))}
+    assert told["job"] == ["classical", "zero-shot", "few-shot", "tuned"]
+    for job in three_jobs:
+        cells = [" ".join(measured(each, "macro_f1")) for each in job.evaluations.values()]
+        assert told[job.result["job"]] == cells + ["-"] * (4 - len(cells))
+    curves = section(text, "curves")
+    assert curves.count("<svg") == 2
+    assert (curves.count(tuned), curves.count(untuned), curves.count(guarded)) == (2, 0, 2)
+    assert {"var(--two)", "var(--four)"} <= set(re.findall(r"stroke: (var\(--\w+\))", curves))
+    assert items(section(text, "guards")) == [
+        f"{tuned}: no sign of a training that went wrong.",
+        f"{untuned}: nothing was trained.",
+        f"{guarded}: overfitting: {HOSTILE[0]}. {HOSTILE[2]}",
+    ]
+    slices = section(text, "slices")
+    for job, gap in zip(three_jobs, items(slices), strict=True):
+        name = "tuned" if "tuned" in job.evaluations else job.best_baseline
+        values = [each[name]["metrics"]["macro_f1"] for each in job.result["slices"]["source"].values()]
+        assert gap.startswith(f"{job.result['job']}: the worst gap is that ")
+        assert f" lies {max(values) - min(values):.3f} behind " in gap
+    groups = three_jobs[0].result["slices"]["source"]
+    assert {row[0]: row[1] for row in rows(slices)[1:]} == {
+        group: " ".join(measured(each["tuned"], "macro_f1")) for group, each in groups.items()
+    }
 
 
 def test_other_rows_are_not_paired_and_other_metrics_not_compared(hostile: Path, ftlaunch: Run, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import html
 import json
 import re
 import time
@@ -20,15 +19,10 @@ from launcher.report import finished, page
 from launcher.report.changes import most_changed
 from launcher.store import Record
 from tests.end_to_end.conftest import Run
-from tests.report.conftest import HOSTILE, Open
+from tests.report.conftest import HOSTILE
+from tests.report.reading import items, measured, rows, section, shown
 
 SECTIONS = ["evaluations", "curves", "guards", "confusion", "changes", "slices", "data", "cost", "repeat"]
-
-
-@pytest.fixture(scope="module")
-def written(hostile: Path, ftlaunch: Run) -> Path:
-    told = ftlaunch("report", hostile, "--output", hostile / "page.html", "--json").stdout
-    return Path(json.loads(told)["page"])
 
 
 @pytest.fixture(scope="module")
@@ -80,45 +74,84 @@ def test_the_verdict_comes_first(written: Path, hostile: Path) -> None:
     assert verdict["text"].split()[:6] == shown[len(headline) : len(headline) + 6]
 
 
-def test_the_examples_that_changed_most_are_those(hostile: Path) -> None:
+def test_the_evaluations_are_those_of_the_result(written: Path, hostile: Path) -> None:
+    result = json.loads((hostile / "out" / "result.json").read_text())
+    part = section(written.read_text(encoding="utf-8"), "evaluations")
+    told = {row[0].split(" (")[0]: row[1:3] for row in rows(part)[1:]}
+    assert told == {
+        finished.NAMES[name]: measured(each, "macro_f1") for name, each in result["evaluations"].items() if each
+    }
+    low, high = result["verdict"]["ci95"]
+    difference = f"{result['verdict']['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
+    assert f"Tuned minus {finished.NAMES[result['verdict']['baseline']]}: {difference}" in shown(part)
+
+
+def test_the_confusion_cells_are_those_of_the_result(written: Path, hostile: Path) -> None:
+    result = json.loads((hostile / "out" / "result.json").read_text())
+    before, after = (result["evaluations"][name] for name in (result["verdict"]["baseline"], "tuned"))
+    told = [row for row in rows(section(written.read_text(encoding="utf-8"), "confusion")) if row[0][:4] != "true"]
+    expected = [[str(count or "") for count in row] for row in [*before["confusion"], *after["confusion"]]]
+    assert [row[1:] for row in told] == expected
+    assert [row[0] for row in told] == [page.clean(label) for label in [*before["labels"], *after["labels"]]]
+
+
+def test_the_ten_examples_that_changed_most_each_way_are_those(written: Path, hostile: Path) -> None:
     job = finished.read(hostile / "out", None)
-    changes = most_changed(job, most=5)
-    assert changes is not None
     before, after = (job.predictions[name] for name in (job.best_baseline, "tuned"))
     gains = sorted(
         two["probabilities"][two["reference"]] - one["probabilities"][one["reference"]]
         for one, two in zip(before, after, strict=True)
     )
-    assert [each.gain for each in changes.better] == [gain for gain in gains[::-1][:5] if gain > 0]
-    assert [each.gain for each in changes.worse] == [gain for gain in gains[:5] if gain < 0]
+    better, worse = [gain for gain in gains[::-1] if gain > 0], [gain for gain in gains if gain < 0]
+    assert max(len(better), len(worse)) > 10
+    told = rows(section(written.read_text(encoding="utf-8"), "changes"))
+    changes = [row[4] for row in told if row[4] != "change"]
+    assert changes == [f"{gain:+.3f}" for gain in [*better[:10], *worse[:10]]]
     assert any(each.input.startswith(HOSTILE[0]) for each in most_changed(job, most=24).better)
 
 
-def test_in_a_real_browser_nothing_runs_and_nothing_breaks(written: Path, opened: Open, tmp_path: Path) -> None:
-    """Opened without the policy that forbids scripts, so that escaping alone has to hold; and at a phone's width."""
-    text = written.read_text(encoding="utf-8")
-    probe = (
-        "<script>document.body.dataset.told = JSON.stringify([document.title, document.querySelectorAll('section')"
-        ".length, document.querySelectorAll('h1').length, document.documentElement.scrollWidth, innerWidth])</script>"
-    )
-    bare = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)
-    assert bare != text
-    copied = tmp_path / "page.html"
-    copied.write_text(bare.replace("</body>", f"{probe}</body>"), encoding="utf-8")
-    for width in (1000, 500):
-        told = re.search(r'data-told="([^"]*)"', opened(copied, width=width))
-        assert told is not None
-        title, sections, heads, content, window = json.loads(html.unescape(told[1]))
-        assert "owned" not in title
-        assert (sections, heads) == (len(SECTIONS), 1)
-        assert content <= window <= width
+def test_the_groups_and_the_worst_gap_are_those_of_the_result(written: Path, hostile: Path) -> None:
+    groups = json.loads((hostile / "out" / "result.json").read_text())["slices"]["source"]
+    part = section(written.read_text(encoding="utf-8"), "slices")
+    assert {row[0]: row[5] for row in rows(part)[1:]} == {
+        group: " ".join(measured(each["tuned"], "macro_f1")) for group, each in groups.items()
+    }
+    values = {group: each["tuned"]["metrics"]["macro_f1"] for group, each in groups.items()}
+    worst, best = (choose(values, key=values.__getitem__) for choose in (min, max))
+    gap = f"{values[best] - values[worst]:.3f}"
+    assert f"The worst gap: {worst} lies {gap} behind {best} (macro f1)." in shown(part)
 
 
-def test_with_its_policy_no_script_runs_even_if_one_stood_there(written: Path, opened: Open, tmp_path: Path) -> None:
-    text = written.read_text(encoding="utf-8").replace("</body>", "<script>document.title='owned'</script></body>")
-    copied = tmp_path / "page.html"
-    copied.write_text(text, encoding="utf-8")
-    assert "<title>owned" not in opened(copied)
+def test_guards_and_what_was_forgotten_are_told(written: Path, hostile: Path) -> None:
+    assert "no sign" in shown(section(written.read_text(encoding="utf-8"), "guards"))
+    job = finished.read(hostile / "out", None)
+    job.result["guards"] = [{"code": "loss_spike", "evidence": "9 at step 3", "hint": "Lower the rate."}]
+    job.result["forgetting"] = {"before": 2.0, "after": 2.75, "unit": "nats a token"}
+    told = section(page.page(job, [], ""), "guards")
+    assert items(told) == ["loss spike: 9 at step 3. Lower the rate."]
+    assert "2.000 before, 2.750 after (nats a token): much was forgotten" in shown(told)
+
+
+def test_the_findings_are_those_of_the_check_as_long_as_the_rows_are(
+    written: Path, hostile: Path, ftlaunch: Run, tmp_path: Path
+) -> None:
+    found = json.loads(ftlaunch("check", hostile, "--json", code=None).stdout)["findings"]
+    assert found
+    texts = [
+        f"{each['level']}, {page.words(each['code'])}: {page.clean(each['message'])} {page.clean(each['hint'] or '')}"
+        for each in found
+    ]
+    assert items(section(written.read_text(encoding="utf-8"), "data")) == [" ".join(text.split()) for text in texts]
+    train = hostile / "train.jsonl"
+    unchanged = train.read_bytes()
+    try:
+        train.write_bytes(unchanged + unchanged.splitlines(keepends=True)[0])
+        ftlaunch("report", hostile, "--output", tmp_path / "page.html")
+    finally:
+        train.write_bytes(unchanged)
+    told = section((tmp_path / "page.html").read_text(encoding="utf-8"), "data")
+    assert "not checked: the files have changed since the job ran" in shown(told)
+    assert items(told) == []
 
 
 def test_the_estimate_stands_beside_what_came(hostile: Path, written: Path) -> None:
@@ -132,21 +165,17 @@ def test_the_estimate_stands_beside_what_came(hostile: Path, written: Path) -> N
     job = finished.read(hostile / "out", None)
     job.result["training"]["seconds"] = 900.0
 
-    def shown(**more: Any) -> list[str]:
+    def beside(**more: Any) -> list[list[str]]:
         with_record = dataclasses.replace(job, record=dataclasses.replace(record, **more))
-        page_text = page.page(with_record, [], "")
-        cells = re.findall(
-            r"<td[^>]*>(.*?)</td>", page_text.partition('<section id="cost">')[2].partition("</table")[0]
-        )
-        return [cells[place : place + 4] for place in range(0, len(cells), 4)]
+        return [row for row in rows(section(page.page(with_record, [], ""), "cost")) if row[0]][:3]
 
-    assert shown(actual_usd=4.5, billable_seconds=7200.0) == [
+    assert beside(actual_usd=4.5, billable_seconds=7200.0) == [
         ["cost", "$2.00 ($1.00 to $4.00)", "$4.50", "above the range"],
         ["billed time", "60.0 min (30.0 min to 2.0 h)", "60.0 min", "inside the range"],  # of each of two machines
         ["training", "12.0 min (6.0 min to 24.0 min)", "15.0 min", "inside the range"],
     ]
-    assert shown(actual_usd=None, billable_seconds=600.0)[0][2:] == ["not known", ""]
-    unpriced = shown(estimate=estimate | {"usd": None}, actual_usd=None)
+    assert beside(actual_usd=None, billable_seconds=600.0)[0][2:] == ["not known", ""]
+    unpriced = beside(estimate=estimate | {"usd": None}, actual_usd=None)
     assert unpriced[0] == ["cost", "not known", "not known", ""]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -9,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.interface import State
+from backends.interface import Handle, State
+from launcher import results
 from launcher.store import Record, Store
 from launcher.sweep.budget import Budget
 from launcher.sweep.space import DEFAULT, Choice, Range, parse
 from launcher.sweep.study import Live, Options, Sweep, spent
+from training_image import progress
 from training_image.errors import InputError
 
 
@@ -81,6 +85,55 @@ def test_all_trials_together_keep_the_budget(
 
 def test_without_a_budget_there_is_no_cap() -> None:
     assert Budget(None, 2, 30, 30).cap(1e9, 1e9, 1, 1e9) is None
+
+
+class Heard:
+    """A watch that is told all lines in one look, and a place that is told to cancel."""
+
+    def __init__(self, live: Live, lines: Sequence[str]) -> None:
+        self.record = Record("a", "c", 0, "x", "", "", None, "", handle=Handle(backend="x", job_name="a"))
+        self.backend, self.live, self.lines, self.cancelled = self, live, lines, 0
+
+    def look(self) -> float:
+        for line in self.lines:
+            self.live.line(line, progress.parse(line))
+        return 0.1
+
+    def cancel(self, handle: Handle) -> None:
+        self.cancelled += 1
+
+
+FIRST = ("[train] step=5 steps=10 train/loss=1", "[train] step=5 validation/macro_f1=0.1")
+LAST = ("[train] step=10 steps=10 train/loss=1", "[train] step=10 validation/macro_f1=0.1")
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize(("lines", "cancelled"), [(FIRST, 1), ((*FIRST, *LAST), 0), (LAST, 0)])
+def test_a_bad_trial_is_stopped_but_not_once_it_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, lines: Sequence[str], cancelled: int
+) -> None:
+    monkeypatch.setenv("FTLAUNCH_HOME", str(tmp_path))
+    options = Options(trials=9, at_once=1, sampler="random", pruner=pruner, seconds=None, usd=None, seed=1)
+    store, none = Store(tmp_path), Budget(None, 1, 0.0, 0.0)
+    sweep = Sweep("s", [], options, lambda settings: None, "macro_f1", True, store, print, none, none)
+    study = sweep._open()
+    for _ in range(4):
+        good = study.ask()
+        for step in (1, 2):
+            good.report(0.9, step)
+            good.should_prune()  # Hyperband notes what was reported
+        study.tell(good, 0.9)
+    live = Live(study.ask(), "macro_f1")
+    live.watch = heard = Heard(live, lines)
+    sweep.live.append(live)
+    sweep._look(study, live)
+    assert heard.cancelled == cancelled
+    (tmp_path / "result.json").write_text('{"training": {"best_value": 0.1}}')
+    monkeypatch.setattr(results, "collect", lambda *_: tmp_path)
+    state = State.CANCELLED if cancelled else State.SUCCEEDED
+    sweep._settle(study, live, dataclasses.replace(heard.record, submitted=1.0, ended=61.0, state=state), heard)
+    assert study.trials[-1].state.name == ("PRUNED" if cancelled else "COMPLETE")
+    store.close()
 
 
 def test_a_job_of_two_trials_at_once_is_paid_for_once(tmp_path: Path) -> None:

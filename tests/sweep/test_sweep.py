@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -11,8 +12,10 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
+import optuna_dashboard
 import pytest
 import yaml
 
@@ -66,9 +69,8 @@ def test_a_killed_sweep_goes_on_and_trains_the_best_again(ftlaunch: Command) -> 
     assert best["value"] == pytest.approx(1 - abs(best["params"]["train.rank"] - 32) / 100)
     jobs = trial_jobs(ftlaunch)
     assert {each["job"] for each in jobs} == {trial["job"] for trial in told["trials"]}  # none was started twice
-    for each in jobs:
-        beside = [other for other in jobs if other["created"] <= each["created"] < (other["ended"] or 1e99)]
-        assert len(beside) <= 2
+    beside = [sum(other["created"] <= each["created"] < other["ended"] for other in jobs) for each in jobs]
+    assert max(beside) == 2
     last = yaml.safe_load((Path(told["job"]["output"]) / "job.yaml").read_text())
     assert last["train"]["rank"] == best["params"]["train.rank"]
     assert last["data"]["test"] == str(job / "test.jsonl")
@@ -97,16 +99,56 @@ def test_no_trial_is_given_a_test_row(ftlaunch: Command, own_test: bool, monkeyp
     assert (last["goal"], last["data"]["test"]) == ("tune", "test.jsonl" if own_test else None)
 
 
-def test_bad_trials_are_stopped_early(ftlaunch: Command) -> None:
-    job = write_job(ftlaunch.folder / "birds", own_test=True, steps=12)
-    search = ("--search", "train.rank=1..200", "--trials", "9", "--sampler", "random")
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_bad_trials_are_stopped_early(ftlaunch: Command, pruner: str) -> None:
+    job = write_job(ftlaunch.folder / "birds", own_test=True, steps=30)
+    search = ("--search", "train.rank=1..200", "--trials", "9", "--sampler", "random", "--pruner", pruner)
     told = ftlaunch.json("sweep", job, *search)
     pruned = [trial for trial in told["trials"] if trial["state"] == "PRUNED"]
     assert pruned
+    for trial in pruned:
+        assert 1 <= last_step(ftlaunch, trial["job"]) < 30
     states = {each["job"]: each["state"] for each in trial_jobs(ftlaunch)}
     assert {states[trial["job"]] for trial in pruned} == {"CANCELLED"}
     whole = [trial["value"] for trial in told["trials"] if trial["state"] == "COMPLETE"]
     assert min(1 - abs(trial["params"]["train.rank"] - 32) / 100 for trial in pruned) < max(whole)
+
+
+def test_without_a_pruner_all_trials_come_to_their_end(ftlaunch: Command) -> None:
+    job = write_job(ftlaunch.folder / "birds", own_test=True, steps=12)
+    search = ("--search", "train.rank=32,180,190,200", "--trials", "5", "--sampler", "random", "--pruner", "none")
+    told = ftlaunch.json("sweep", job, *search)
+    assert [trial["state"] for trial in told["trials"]] == 5 * ["COMPLETE"]
+    assert {last_step(ftlaunch, trial["job"]) for trial in told["trials"]} == {12}
+
+
+def last_step(ftlaunch: Command, job: str) -> int:
+    """The last step that the job's output tells."""
+    return int(re.findall(r" step=(\d+)", ftlaunch("logs", job).stdout)[-1])
+
+
+def test_optuna_dashboard_shows_the_sweep(ftlaunch: Command) -> None:
+    job = write_job(ftlaunch.folder / "birds", own_test=True, steps=2)
+    told = ftlaunch.json("sweep", job, "--search", "train.rank=8,16", "--trials", "2")
+    app = optuna_dashboard.wsgi(f"sqlite:///{told['storage']}")
+    (study,) = asked(app, "/api/studies")["study_summaries"]
+    assert study["study_name"] == told["sweep"]
+    trials = asked(app, f"/api/studies/{study['study_id']}")["trials"]
+    for shown, trial in zip(trials, told["trials"], strict=True):
+        assert (shown["number"], shown["state"].upper()) == (trial["number"], trial["state"])
+        assert shown["values"] == [trial["value"]]
+        assert [each["step"] for each in shown["intermediate_values"]] == [1, 2]
+        assert {"key": "job", "value": trial["job"]} in shown["user_attrs"]
+
+
+def asked(app: Any, path: str) -> Any:
+    """What a web application answers, asked without a server."""
+    environ: dict[str, Any] = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+    said: list[str] = []
+    body = b"".join(app(environ, lambda status, headers, *_: said.append(status)))
+    assert said == ["200 OK"]
+    return json.loads(body)
 
 
 def test_a_sweep_with_a_bill_wants_a_limit_and_hands_it_to_the_place(ftlaunch: Command) -> None:

@@ -65,12 +65,13 @@ def read(code: str, folder: Path, **env: str) -> Any:
 
 
 READ_MLFLOW = """
-import json, sys
+import json
 from mlflow import MlflowClient
-client = MlflowClient(tracking_uri=f"file://{sys.argv[1]}/mlflow")
+client = MlflowClient()
 (run,) = client.search_runs([client.get_experiment_by_name("ftlaunch").experiment_id])
-history = client.get_metric_history(run.info.run_id, "train/loss")
-print(json.dumps([run.info.run_name, run.info.status, run.data.params, [[each.step, each.value] for each in history]]))
+history = [[each.step, each.value] for each in client.get_metric_history(run.info.run_id, "train/loss")]
+page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+print(json.dumps([run.info.run_name, run.info.status, run.data.params, history, page]))
 """
 OPENED_MLFLOW = """
 import json
@@ -89,40 +90,37 @@ from trackio.sqlite_storage import SQLiteStorage
 (run,) = trackio.Api().runs("ftlaunch")
 print(json.dumps([run.name, run.config["rank"], SQLiteStorage.get_logs("ftlaunch", run.name)], default=str))
 """
-READ_WANDB = """
-import json, struct, sys
-from pathlib import Path
-from wandb.proto import wandb_internal_pb2
-(path,) = Path(sys.argv[1]).glob("wandb/offline-run-*/run-*.wandb")
-content, place, whole, found, names = path.read_bytes(), 7, b"", [], []
-assert content[:4] == b":W&B"
-while place + 7 <= len(content):  # LevelDB's log: blocks of 32 KiB, parts with checksum, length and kind
-    if 32768 - place % 32768 < 7:
-        place += 32768 - place % 32768
-        continue
-    _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-    whole += content[place + 7 : place + 7 + length]
-    place += 7 + length
-    if kind not in (1, 4):
-        continue
-    record, whole = wandb_internal_pb2.Record.FromString(whole), b""
-    if record.HasField("run"):
-        names.append([record.run.run_id, record.run.project])
-    if record.HasField("history"):
-        items = record.history.item
-        found.append({each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items})
-print(json.dumps([names[0], found, place == len(content)]))
-"""
+
+
+def read_wandb(path: Path) -> list[dict[str, Any]]:
+    """The records of a run's file by W&B's own reader, which leaves out what has a wrong checksum and says so."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", path],
+        env={**os.environ, "WANDB_ERROR_REPORTING": "false"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert records[-1]["type"] == "exit"  # a file that is cut off has no error
+    return records
+
+
+def wandb_losses(records: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    """The training losses of a run's history, by step."""
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [(row["train/global_step"], row["train/loss"]) for row in rows if "train/loss" in row]
 
 
 def test_mlflow_reads_its_run_back_and_a_second_start_repeats_no_step(tmp_path: Path) -> None:
     track(tmp_path, "mlflow")
     expected = [list(each) for each in LOSSES]
-    allowed = {"MLFLOW_ALLOW_FILE_STORE": "true"}
-    assert read(READ_MLFLOW, tmp_path, **allowed) == ["birds-00000000", "FINISHED", {"rank": "8"}, expected]
-    server = f"file://{tmp_path}/mlflow"  # as a server would, it keeps what the first start sent
-    track(tmp_path, "mlflow", history=LINES[:2], lines=LINES[2:], MLFLOW_TRACKING_URI=server, **allowed)
-    assert read(READ_MLFLOW, tmp_path, **allowed)[3] == expected
+    # As a server would, the folder keeps what the first start sent.
+    server = {"MLFLOW_TRACKING_URI": f"file://{tmp_path}/mlflow", "MLFLOW_ALLOW_FILE_STORE": "true"}
+    assert read(READ_MLFLOW, tmp_path, **server)[:4] == ["birds-00000000", "FINISHED", {"rank": "8"}, expected]
+    track(tmp_path, "mlflow", history=LINES[:2], lines=LINES[2:], **server)
+    assert read(READ_MLFLOW, tmp_path, **server)[3] == expected
 
 
 def test_mlflow_fills_the_run_that_is_named(tmp_path: Path) -> None:
@@ -142,10 +140,15 @@ def test_trackio_reads_its_run_back(tmp_path: Path) -> None:
 
 def test_the_offline_folder_of_wandb_is_valid(tmp_path: Path) -> None:
     track(tmp_path, "wandb", history=LINES[:1], lines=LINES[1:])
-    name, history, whole = read(READ_WANDB, tmp_path)
-    assert name == ["birds-00000000", "ftlaunch"]
-    assert whole
-    assert [(row["train/global_step"], row["train/loss"]) for row in history] == LOSSES
+    (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    records = read_wandb(path)
+    (run,) = [record["run"] for record in records if record["type"] == "run"]
+    assert (run["run_id"], run["project"]) == ("birds-00000000", "ftlaunch")
+    assert wandb_losses(records) == LOSSES
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"train/loss", b"train/lost", 1))
+    with pytest.raises(AssertionError, match="checksum mismatch"):
+        read_wandb(path)
 
 
 def test_tensorboard_reads_its_events_back_here_and_where_the_service_looks(tmp_path: Path) -> None:
