@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.models_table import known_models
 from launcher.screening import ranked
 
 WIDE = 0.05
@@ -49,3 +50,13 @@ def test_the_best_is_named_and_what_is_not_clearly_behind_it():
     text = told(entry("far", few_shot=0.2), entry("near", few_shot=0.65), entry("best", few_shot=0.7))
     assert text.startswith("best is ahead on the validation rows: few-shot macro_f1 0.700 (0.650 to 0.750).")
     assert "Not clearly behind it: near." in text
+
+
+def test_a_model_of_the_table_has_its_licence_and_any_model_its_size():
+    model = known_models()[0]
+    entries = [entry(model.id, few_shot=0.7) | {"parameters": 1234}, entry("my/own", few_shot=0.6)]
+    result = {"task": {"metric": "macro_f1", "higher_is_better": True}, "screening": entries}
+    listed, own = ranked(result, None, {}).models
+    assert listed.licence is not None
+    assert listed.licence.startswith(model.licence)
+    assert (listed.parameters, own.parameters, own.licence) == (1234, None, None)
