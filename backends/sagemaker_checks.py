@@ -80,7 +80,7 @@ def _rights(request: Json, plan: Plan) -> Iterator[tuple[list[str], str]]:
     yield ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], repository
     if plan.request["secrets"]:
         yield ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:{place}:secret:ftlaunch/{plan.job_name}/any"
-    if "VpcConfig" in request:
+    if "VpcConfig" in request or plan.request["via"] == "sdk":  # the SDK takes no role without them, VPC or not
         yield list(IN_VPC), "*"
     for key, actions in (
         (request["OutputDataConfig"].get("KmsKeyId"), ["kms:Encrypt", "kms:GenerateDataKey"]),

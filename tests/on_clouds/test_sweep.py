@@ -15,7 +15,7 @@ def test_a_sweep_runs_at_a_service_with_two_trials_at_once(image, tmp_path):
 
     train = {"rank": 2, "batch_size": 2, "max_steps": 4, "patience": 0}
     job = write_job(tmp_path, backend="sagemaker", resources={"machine": "ml.m5.xlarge"}, train=train)
-    search = ("--search", "train.learning_rate=1e-4..1e-3", "--trials", "2", "--at-once", "2", "--max-usd", "10")
+    search = ("--search", "train.learning_rate=1e-4..1e-3", "--trials", "2", "--at-once", "2", "--max-hours", "2")
     with logged_in(tmp_path / "home") as aws:
         done = ftlaunch(job, "sweep", job, *search, "--json", "--output", tmp_path / "out")
         jobs = sorted(aws.training.jobs.values(), key=lambda each: each.created)

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from backends.conformance.jobs import Watch, prepare, start
-from backends.interface import State
+from backends.interface import Reason, State
 from training_image.contracts import SAGEMAKER
 
 
@@ -85,16 +85,28 @@ def test_sagemaker_cloud_has_the_services_grace(aws):
     assert aws.grace_seconds == SAGEMAKER.grace_seconds == 120
 
 
-def test_sagemaker_job_that_hears_no_signal_is_killed_after_the_grace(harness, aws):
-    """SIGKILL comes when the grace is over, and the job still ends as stopped."""
-    job = prepare(harness, "deaf", steps=harness.long_steps)
-    watch = Watch(harness, start(harness, job))
-    watch.to_step(1)
-    [machine] = harness.last(watch.handle).lives[-1]
-    machine.signal("SIGSTOP")
+@pytest.mark.parametrize(
+    ("limit", "end"),
+    [
+        (None, (State.CANCELLED, Reason.USER, "Stopped")),
+        (3, (State.FAILED, Reason.TIMED_OUT, "Stopped: MaxRuntimeExceeded")),
+    ],
+    ids=["cancelled", "limited"],
+)
+def test_sagemaker_job_that_hears_no_signal_is_killed_after_the_grace(harness, aws, limit, end):
+    """SIGKILL comes when the grace is over, and the job ends as what it was stopped for: no container that minds its
+    limit by itself would show that the service does."""
+    job = prepare(harness, f"deaf-{limit}", max_seconds=limit)
     with aws.shortened_grace(1.0):
+        watch = Watch(harness, start(harness, job))
+        while watch.look().state is not State.RUNNING:
+            time.sleep(0.1)
+        [machine] = harness.last(watch.handle).lives[-1]
+        machine.signal("SIGSTOP")
         began = time.monotonic()
-        harness.fresh().cancel(watch.handle)
-        run = watch.finish(job)
-    assert run.end.state is State.CANCELLED
+        if limit is None:
+            harness.fresh().cancel(watch.handle)
+        run = watch.finish(job, 60)
+    assert (run.end.state, run.end.reason, run.end.native_state) == end
+    assert run.lines == []
     assert time.monotonic() - began < 20

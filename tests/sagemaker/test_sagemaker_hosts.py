@@ -18,9 +18,9 @@ def test_sagemaker_two_hosts_have_one_hosts_loss_and_make_one_adapter(pair, harn
 
 def test_sagemaker_lines_of_both_hosts_are_told(pair):
     assert {line.source for line in pair.lines} == {"algo-1", "algo-2"}
-    assert [line.text for line in pair.followed if line.source == "algo-1"] == [
-        line.text for line in pair.lines if line.source == "algo-1"
-    ]
+    for host in ("algo-1", "algo-2"):
+        told = [line.text for line in pair.lines if line.source == host]
+        assert [line.text for line in pair.followed if line.source == host] == told
 
 
 def test_sagemaker_bill_is_of_both_hosts(pair, harness):

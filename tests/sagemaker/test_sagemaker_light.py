@@ -5,7 +5,14 @@ import sys
 
 import pytest
 
+from tests.sagemaker.test_sagemaker_request import submission
+
 VENDOR = ("boto3", "botocore", "sagemaker", "s3transfer", "docker", "moto")
+PLAN = """
+from backends.interface import Submission
+from backends.sagemaker import SageMaker
+assert SageMaker.create().plan(Submission.model_validate_json(sys.argv[1])).request
+"""
 
 
 @pytest.mark.parametrize(
@@ -15,15 +22,12 @@ VENDOR = ("boto3", "botocore", "sagemaker", "s3transfer", "docker", "moto")
         "from backends.sagemaker import SageMaker; list(SageMaker.create().offers(None))",
         "from backends import registry; registry.load('sagemaker'); registry.every()",
         "from launcher.cli import call; call(['--help'])",
-        "from tests.sagemaker.test_sagemaker_request import request; request()",
+        PLAN,
     ],
     ids=["import", "offers", "registry", "help", "plan"],
 )
 def test_sagemaker_imports_no_vendor(code):
-    if code.startswith("from tests"):
-        code = code.replace(
-            "request()", "before = set(sys.modules); request(); sys.modules = set(sys.modules) - before"
-        )
     script = f"import sys\n{code}\nprint([name for name in {VENDOR!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    asked = [sys.executable, "-c", script, submission().model_dump_json(by_alias=True)]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -78,7 +78,8 @@ class Aws(Loopback):
         self.training = Training(self)
         stack.callback(self.training.close)
         self.gateway.route(re.escape(PRICING), price_list(RATES))
-        self.gateway.route(r"([a-z0-9.-]+\.)?amazonaws\.com", self._serve)
+        # The bucket that the sagemaker SDK phones with its telemetry is refused as any other host outside is.
+        self.gateway.route(r"(?!sm-pysdk-t-)([a-z0-9.-]+\.)?amazonaws\.com", self._serve)
         stack.enter_context(known_to_engine(self.gateway, [self.front.host], ENGINE_ADDRESS))
 
     def _begin_empty(self) -> None:
