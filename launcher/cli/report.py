@@ -18,19 +18,24 @@ from launcher.cli import common
 )
 @common.json_option
 def command(job: str, output: Path | None, as_json: bool) -> None:
-    """Write one HTML page on the finished job JOB: its name, a beginning of it, or its results folder.
+    """Write one HTML page on the ended job JOB: its name, a beginning of it, or its results folder.
 
     The page needs no network and no script: it opens from disk, on a phone, light and dark. Prints its path.
     """
-    from launcher.report import finished, page
+    from launcher.report import failed, finished, page
     from launcher.report.findings import findings
 
     with common.opened_store() as store:
         folder, record = common.find_results(store, job)
-    read = finished.read(folder, record)
     path = output.absolute() if output else folder / "report.html"
-    page.write(page.page(read, *findings(read)), path)
+    if record is not None and failed.is_failed(folder, record):
+        page.write(failed.failed_page(folder, record), path)
+        name = record.job
+    else:
+        read = finished.read(folder, record)
+        page.write(page.page(read, *findings(read)), path)
+        name = read.result["job"]
     if as_json:
-        common.show_json({"job": read.result["job"], "page": str(path)})
+        common.show_json({"job": name, "page": str(path)})
     else:
         click.echo(path)

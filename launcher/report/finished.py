@@ -69,11 +69,16 @@ def read(folder: Path, record: Record | None) -> Finished:
         folder=folder,
         result=result,
         manifest=manifest,
-        history=_lines(folder / "metrics.jsonl"),
+        history=history(folder),
         predictions={name: rows for name in ORDER if (rows := _lines(folder / "predictions" / f"{name}.jsonl"))},
         job_file=job_file.read_text(encoding="utf-8") if job_file.is_file() else "",
         record=record,
     )
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """What was logged on the way, by line of metrics.jsonl. Raises InputError where the file is broken."""
+    return _lines(folder / "metrics.jsonl")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

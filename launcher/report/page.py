@@ -11,6 +11,7 @@ from launcher.report import charts, slices
 from launcher.report.changes import most_changed
 from launcher.report.finished import NAMES, Finished
 from launcher.report.foretold import foretold
+from launcher.store import Record
 from training_image.errors import InputError
 
 HEADLINES = {
@@ -123,7 +124,7 @@ def context(job: Finished) -> dict[str, Any]:
         "record": job.record,
         "billed": billed,
         "foretold": foretold(job, billed, usd, seconds),
-        "ended": _day(job),
+        "ended": day(job.record),
         "forgotten": _forgotten(result.get("forgetting")),
         "environment": job.manifest.get("environment", {}),
         "inputs": job.record.plan.inputs if job.record and job.record.plan else {},
@@ -187,6 +188,7 @@ def _billed(job: Finished) -> bool:
         return True
 
 
-def _day(job: Finished) -> str:
-    ended = job.record.ended if job.record else None
+def day(record: Record | None) -> str:
+    """When a job was seen to have ended; empty where that is not known."""
+    ended = record.ended if record else None
     return "" if ended is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(ended))
