@@ -128,8 +128,9 @@ def _merge(spec: Spec, folder: Path, result: dict[str, Any], new: Path) -> None:
 
     models.quiet()
     trained = spec.train.model_copy(update={"method": result["method"]})
+    plain = spec.model.model_copy(update={"attention": "auto"})  # nothing attends here
     labels = result["evaluations"]["tuned"].get("labels") or ()
-    setting = models.choose(spec.model_copy(update={"train": trained}), folder, labels=labels)
+    setting = models.choose(spec.model_copy(update={"train": trained, "model": plain}), folder, labels=labels)
     base = models.load_base(setting)
     if any(isinstance(module, Linear4bit) for module in base.modules()):
         base = base.dequantize()
@@ -149,7 +150,8 @@ def _evaluate(spec: Spec, folder: Path, result: dict[str, Any], new: Path) -> Ev
 
     splits = load_splits(spec, Path.cwd())
     here = spec.model_copy(update={"train": spec.train.model_copy(update={"method": "lora"})})
-    merged = here.model_copy(update={"model": spec.model.model_copy(update={"id": str(new)})})
+    # This machine need not take the attention that the job's own one took.
+    merged = here.model_copy(update={"model": spec.model.model_copy(update={"id": str(new), "attention": "auto"})})
     setting = models.choose(merged, new, labels=splits.labels)
     renderer = renderer_of(models.load_tokenizer(setting), here, splits.labels, setting.config)
     render_splits(here, splits, renderer)  # drops the rows that the job dropped

@@ -1,12 +1,14 @@
 """Writes a merged checkpoint as a GGUF file, loads it back and compares: for llama.cpp, Ollama and their kin.
 
 The converter of llama.cpp is taken where the user has it: it knows every model. Else this writer on the ``gguf``
-package does the Llama-like shapes (Llama, Mistral, Qwen2) with a byte-level BPE tokenizer, and refuses all others.
+package does the Llama-like shapes (Llama without biases, Mistral as far as its sliding window reaches, Qwen2) with a
+byte-level BPE tokenizer, and refuses all others.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -91,6 +93,9 @@ def _write(merged: Path, target: Path, base_model: str) -> None:
         raise InputError(f"a {kind} model cannot be written as GGUF here", hint=_HINT)
     if rope.get("rope_type", "default") != "default":
         raise InputError(f"{rope['rope_type']} rotary positions cannot be written as GGUF here", hint=_HINT)
+    if _ARCHITECTURES[kind] == "llama" and config.get("attention_bias"):
+        # transformers reads them back in another order than llama.cpp, so that nothing here could vouch for them.
+        raise InputError("a Llama with biases in its attention cannot be written as GGUF here", hint=_HINT)
     writer = gguf.GGUFWriter(str(target), _ARCHITECTURES[kind])
     writer.add_name(base_model)
     writer.add_file_type(int(gguf.LlamaFileType.MOSTLY_BF16))
@@ -107,7 +112,9 @@ def _add_shape(writer: Any, config: dict[str, Any], rope: dict[str, Any]) -> Non
     heads = config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // heads
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_context_length(config["max_position_embeddings"])
+    # There is no sliding window in these shapes; as far as one reaches, attention is the same without it.
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    writer.add_context_length(min(config["max_position_embeddings"], window or math.inf))
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(config["intermediate_size"])

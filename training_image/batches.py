@@ -9,7 +9,7 @@ Four layouts:
 * ``ragged``: the same, attended by a GPU's kernel for rows of any length.
 * ``packed``: rows laid end to end, kept apart by ``position_ids`` that start anew with each row, no mask and no cache.
   For kernels that take no mask of ours (flash attention), and for sliding windows.
-* ``padded``: rows of like length together, padded on the right.
+* ``padded``: rows padded on the right to the longest of their micro-batch, which the longest ones of a step fill first.
 
 A mask of ones, a cache or missing positions would let packed rows see each other without a word, so the layout is
 tried on the very model before it is used (`training_image.isolation`).

@@ -1,12 +1,24 @@
-"""What our own GGUF writer refuses, each with what to do."""
+"""What our own GGUF writer writes is read back as it was; what it refuses, each with what to do."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from launcher import gguf_file
@@ -21,6 +33,51 @@ def merged(tmp_path: Path) -> Path:
 
 def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+SHAPE: dict[str, Any] = {
+    **{"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 96, "max_position_embeddings": 512},
+    **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3},
+}
+FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SHAPE, tie_word_embeddings=True, rope_theta=1e6)),
+    "qwen2, untied": (Qwen2ForCausalLM, Qwen2Config(**SHAPE, tie_word_embeddings=False)),
+    "mistral": (MistralForCausalLM, MistralConfig(**SHAPE, sliding_window=None)),
+    "mistral, wide heads": (MistralForCausalLM, MistralConfig(**SHAPE, sliding_window=128, head_dim=32)),
+    "llama, untied": (LlamaForCausalLM, LlamaConfig(**SHAPE, tie_word_embeddings=False, rms_norm_eps=1e-5)),
+}
+
+
+def drawn(folder: Path, family: str) -> Path:
+    """A checkpoint in bf16 of weights by chance, its norms and biases among them."""
+    kind, config = FAMILIES[family]
+    torch.manual_seed(0)
+    model = kind(config)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 1:
+            torch.nn.init.normal_(weight, 1.0 if "norm" in name else 0.0, 0.3)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(MODEL).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_read_back_as_it_was(tmp_path: Path, family: str) -> None:
+    from gguf import GGUFReader
+
+    merged, target = drawn(tmp_path / "merged", family), tmp_path / "model.gguf"
+    assert gguf_file.write(merged, target, "some/model") == "ftlaunch"
+    assert gguf_file.compare(merged, target) < 1e-4
+    told = GGUFReader(target)
+    assert ("output.weight" in {tensor.name for tensor in told.tensors}) == (family != "qwen2")
+    (reach,) = (field.contents() for name, field in told.fields.items() if name.endswith("context_length"))
+    assert reach == (128 if family == "mistral, wide heads" else 512)
+
+
+def test_biases_that_nothing_here_reads_back_are_refused(merged: Path) -> None:
+    change(merged / "config.json", attention_bias=True)
+    with pytest.raises(InputError, match="biases in its attention"):
+        gguf_file.write(merged, merged.parent / "model.gguf", "some/model")
 
 
 def test_another_shape_is_refused(merged: Path) -> None:

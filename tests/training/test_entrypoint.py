@@ -9,7 +9,10 @@ import shutil
 import signal
 import time
 import weakref
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -21,6 +24,8 @@ from tests.small_disk import fill, mounted
 from tests.tiny_model import MODEL
 from tests.training.conftest import Entry
 from training_image import model as models
+from training_image.data import Renderer
+from training_image.data.examples import Example
 from training_image.platform import StopSignal, detect
 from training_image.run import run
 from training_image.train import Trainer
@@ -236,7 +241,39 @@ def test_a_base_that_the_training_changed_is_gone_before_it_is_read_again(entry,
 
     monkeypatch.setattr(models, "load_base", loaded)
     monkeypatch.setattr(Trainer, "_optimizer", made)
-    places = {"spec": "spec.json", "data": "data", "output": "output", "checkpoints": "checkpoints"}
-    platform = detect({name: str(entry.folder / path) for name, path in places.items()})
-    run(platform, StopSignal())
+    run_here(entry)
     assert alive == [[], [False, False]]
+
+
+def run_here(entry: Entry) -> None:
+    """Run a job in this process."""
+    places = {"spec": "spec.json", "data": "data", "output": "output", "checkpoints": "checkpoints"}
+    run(detect({name: str(entry.folder / path) for name, path in places.items()}), StopSignal())
+
+
+def test_the_base_is_loaded_and_each_prompt_rendered_once_for_all_evaluations(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zero-shot, few-shot, two validations and the tuned model."""
+    entry.write()
+    path = entry.folder / "spec.json"
+    path.write_text(path.read_text().replace('"max_length": 96', '"max_length": 256'))  # room for examples
+    loaded: list[models.Setting] = []
+    rendered: Counter[tuple[str, bool]] = Counter()
+    load, render = models.load_base, Renderer.prompt
+
+    def load_base(setting: models.Setting) -> Any:
+        loaded.append(setting)
+        return load(setting)
+
+    def prompt(renderer: Renderer, example: Example, shots: Sequence[Example] = ()) -> list[int]:
+        rendered[example.id, bool(shots)] += 1
+        return render(renderer, example, shots)
+
+    monkeypatch.setattr(models, "load_base", load_base)
+    monkeypatch.setattr(Renderer, "prompt", prompt)
+    run_here(entry)
+    assert len(entry.result["evaluations"]) == 4
+    assert len(loaded) == 1
+    assert set(rendered.values()) == {1}
+    assert sorted(shots for _, shots in rendered) == [False] * 36 + [True] * 36  # 12 validation and 24 test rows

@@ -1,15 +1,20 @@
-"""Trainings that go wrong are told apart by the loop and by the guards, each from real curves."""
+"""Trainings that go wrong are told apart by the loop and by the guards: each guard by the curves of a real one."""
 
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
+from tests.tiny_model import MODEL, words
 from training_image import model as models
 from training_image.batches import micro_batches, supervised_tokens, token_loss
+from training_image.data.examples import Sample
 from training_image.errors import Diverged
 from training_image.evaluate.guards import guards
 from training_image.model import evaluating
@@ -21,13 +26,35 @@ from .test_model import make_samples, make_spec
 ROWS = make_samples(16)
 
 
-def trained(folder: Path, rate: float, spoil: bool = False, **train: Any) -> Any:
-    """A training on eight rows of random tokens, validated on eight others, which nothing can be learned for."""
-    spec = make_spec(batch_size=8, patience=0, warmup=0.0, **train)
+def sentences(count: int) -> list[Sample]:
+    """Rows that the base knows well, and that no few steps teach anew."""
+    draw, tokenizer = random.Random(0), AutoTokenizer.from_pretrained(str(MODEL))
+    words_of = {"name": words.NAMES, "person": words.PEOPLE, "quality": words.QUALITIES, "time": words.TIMES}
+    nouns = [noun for kind in words.KNOWN.values() for noun in kind]
+    made = []
+    for place in range(count):
+        chosen = {part: draw.choice(some) for part, some in (words_of | {"noun": nouns}).items()}
+        ids = tokenizer(draw.choice(words.SENTENCES).format(**chosen))["input_ids"]
+        made.append(Sample(str(place), ids, list(ids)))
+    return made
+
+
+def trained(
+    folder: Path,
+    rate: float,
+    spoil: Callable[[Any], None] | None = None,
+    rows: Sequence[Sample] = ROWS[:8],
+    **train: Any,
+) -> Any:
+    """A training on eight rows of random tokens, validated on eight others, which nothing can be learned for.
+
+    ``spoil``: done to the model before it.
+    """
+    spec = make_spec(**{"batch_size": 8, "patience": 0, "warmup": 0.0} | train)
     setting = models.choose(spec, folder)
     model = models.add_adapter(models.load_base(setting), spec)
-    if spoil:
-        model.get_base_model().get_decoder().norm.weight.data[0] = math.nan
+    if spoil is not None:
+        spoil(model)
 
     def validate(model: Any) -> tuple[str, float, dict[str, float]]:
         with evaluating(model):
@@ -35,9 +62,9 @@ def trained(folder: Path, rate: float, spoil: bool = False, **train: Any) -> Any
             loss = float(token_loss(model, batch)) / supervised_tokens(ROWS[8:])
         return "loss", loss, {"validation/loss": loss}
 
-    trainer = Trainer(model, ROWS[:8], setting, spec.train, rate, 2)
+    trainer = Trainer(model, rows, setting, spec.train, rate, 2)
     wiring = hooks(folder, [], validate)
-    return trainer.fit(plan_steps(spec.train, 8, None), wiring, trainer.restore(wiring.checkpoints))
+    return trainer.fit(plan_steps(spec.train, len(rows), None), wiring, trainer.restore(wiring.checkpoints))
 
 
 @pytest.mark.parametrize(
@@ -55,9 +82,31 @@ def test_a_real_training_that_goes_wrong_raises_its_guard(
     assert evidence in found["evidence"]
 
 
+def test_a_rate_that_destroys_what_the_base_knew_raises_its_guard(tmp_path: Path) -> None:
+    rows = sentences(128)
+    found = guards(trained(tmp_path, 0.03, rows=rows, epochs=1.0, warmup=0.5, scheduler="constant").history)
+    assert [guard["code"] for guard in found] == ["learning_rate_too_high"]
+    assert "the training loss rose from" in found[0]["evidence"]
+
+
+def test_an_adapter_that_no_gradient_reaches_raises_its_guard(tmp_path: Path) -> None:
+    def cut(model: Any) -> None:
+        """With both halves at zero neither has a gradient."""
+        for name, weight in model.named_parameters():
+            if "lora_A" in name:
+                weight.data.zero_()
+
+    found = guards(trained(tmp_path, 3e-3, cut, epochs=12.0).history)
+    assert [guard["code"] for guard in found] == ["dead_adapter"]
+    assert "the gradient norm never passed" in found[0]["evidence"]
+
+
 def test_a_loss_that_is_no_number_ends_a_training_at_its_step(tmp_path: Path) -> None:
+    def spoil(model: Any) -> None:
+        model.get_base_model().get_decoder().norm.weight.data[0] = math.nan
+
     with pytest.raises(Diverged, match=r"^train/loss is nan at step 1$"):
-        trained(tmp_path, 3e-3, spoil=True, epochs=2.0)
+        trained(tmp_path, 3e-3, spoil, epochs=2.0)
 
 
 def curve(*losses: float, norm: float = 1.0) -> list[dict[str, float]]:
