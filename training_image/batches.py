@@ -9,7 +9,8 @@ Four layouts:
 * ``ragged``: the same, attended by a GPU's kernel for rows of any length.
 * ``packed``: rows laid end to end, kept apart by ``position_ids`` that start anew with each row, no mask and no cache.
   For kernels that take no mask of ours (flash attention), and for sliding windows.
-* ``padded``: rows padded on the right to the longest of their micro-batch, which the longest ones of a step fill first.
+* ``padded``: rows of like length together, padded on the right: the shortest has half of the longest one's tokens at
+  least, so that less than half of a micro-batch is padding.
 
 A mask of ones, a cache or missing positions would let packed rows see each other without a word, so the layout is
 tried on the very model before it is used (`training_image.isolation`).
@@ -25,12 +26,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from training_image.attention import Rows, rows_at
 from training_image.data.examples import IGNORED, Sample
 
 Layout = Literal["ragged", "shared", "packed", "padded"]
+
+ALIKE = 0.5
+"""The shortest of the rows that are padded together has this share of the longest one's tokens. No higher, as each pass
+more costs time of its own: on a GPU the base's four bits are written out in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ def micro_batches(samples: Sequence[Sample], tokens: int, layout: Layout, pad: i
     groups: list[list[Sample]] = []
     for sample in sorted(samples, key=lambda sample: -len(sample.input_ids)):
         for group in groups:
-            if _size([*group, sample], layout, prefix) <= tokens:
+            if _size([*group, sample], layout, prefix) <= tokens and (layout != "padded" or _alike(group[0], sample)):
                 group.append(sample)
                 break
         else:
@@ -108,6 +114,10 @@ def common_beginning(samples: Sequence[Sample]) -> int:
 
 def _first_supervised(sample: Sample) -> int:
     return next((i for i, label in enumerate(sample.labels) if label != IGNORED), len(sample.labels))
+
+
+def _alike(longer: Sample, shorter: Sample) -> bool:
+    return len(shorter.input_ids) >= ALIKE * len(longer.input_ids)
 
 
 def _size(group: Sequence[Sample], layout: Layout, prefix: int) -> int:
@@ -176,7 +186,7 @@ def token_loss(model: Any, batch: MicroBatch, chunk: int | None = None) -> Tenso
     ``chunk``: at most so many positions of logits exist at a time, and are computed again for the gradient; for models
     that `training_image.isolation.takes_chunks` has found to have a plain head.
     """
-    if chunk is not None and len(batch.targets):
+    if chunk is not None:
         return _chunked_loss(model, batch, chunk)
     return token_losses(model, batch).sum()
 
@@ -206,13 +216,20 @@ def head_and_hidden(model: Any, batch: MicroBatch) -> tuple[Any, Tensor]:
 
 
 def _chunked_loss(model: Any, batch: MicroBatch, chunk: int) -> Tensor:
+    head = model.get_base_model().get_output_embeddings()
+    if isinstance(head, FSDPModule):
+        # Gathered once a pass: the processes that share it need not have as many chunks as each other.
+        head.set_reshard_after_forward(False)
+        head.set_reshard_after_backward(False)
+        head.reshard()
     head, hidden = head_and_hidden(model, batch)
 
     def loss(part: Tensor, targets: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(head(part).float(), targets, reduction="sum")
 
     total = torch.zeros((), device=hidden.device)
-    parts = math.ceil(len(batch.targets) / chunk)  # even ones: matrix libraries round a rest of a few rows coarsely
+    # Even ones: matrix libraries round a rest of a few rows coarsely.
+    parts = max(1, math.ceil(len(batch.targets) / chunk))
     if parts == 1:
         return loss(hidden, batch.targets)
     for part, targets in zip(hidden.tensor_split(parts), batch.targets.tensor_split(parts), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,16 +26,16 @@ def label_loss(model: Any, batch: MicroBatch) -> Tensor:
 def label_scores(model: Any, prompts: Sequence[list[int]], pad: int) -> list[list[float]]:
     """Log-probability of each label, ``[prompts, labels]``, rows of like length together."""
     rows = [Sample(str(place), ids, [IGNORED] * (len(ids) - 1) + [0]) for place, ids in enumerate(prompts)]
-    # `micro_batches` lays the longest rows first, and fills each batch in that order.
+    # `micro_batches` lays the longest rows first, and fills one batch after the other in that order.
     order = sorted(range(len(rows)), key=lambda place: -len(rows[place].input_ids))
     found: list[list[float]] = [[] for _ in rows]
     with evaluating(model):
         for start in range(0, len(order), _rows_of_batch(prompts)):
             some = order[start : start + _rows_of_batch(prompts)]
             width = max(len(prompts[place]) for place in some) * len(some)
-            (batch,) = micro_batches([rows[place] for place in some], width, "padded", pad)
-            scores = _logits(model, batch.to(model.device)).log_softmax(-1).tolist()
-            for place, values in zip(some, scores, strict=True):
+            batches = micro_batches([rows[place] for place in some], width, "padded", pad)
+            scores = [_logits(model, batch.to(model.device)).log_softmax(-1).tolist() for batch in batches]
+            for place, values in zip(some, chain.from_iterable(scores), strict=True):
                 found[place] = values
     return found
 

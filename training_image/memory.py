@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import torch
 
-from training_image.batches import Layout, MicroBatch, common_beginning, micro_batches
+from training_image.batches import ALIKE, Layout, MicroBatch, common_beginning, micro_batches
 from training_image.data.examples import Sample
 from training_image.errors import OutOfMemory, is_out_of_memory
 from training_image.processes import Processes
@@ -67,17 +67,36 @@ def ways(most: int, longest: int, checkpointing: Literal["auto", "on", "off"], d
 def heaviest(samples: Sequence[Sample], rows: int, tokens: int, layout: Layout, pad: int) -> MicroBatch:
     """The largest micro-batch that a step of ``rows`` rows can come to, as near as filling up from the longest goes."""
     ordered = sorted(samples, key=lambda sample: -len(sample.input_ids))
+    if layout == "padded":
+        start, count = _most_padded([len(sample.input_ids) for sample in ordered], rows, tokens)
+        chosen = ordered[start : start + count]
+        return micro_batches(chosen, max(tokens, len(chosen[0].input_ids)), layout, pad)[0]
     half = [sample for sample in ordered if len(sample.input_ids) <= tokens // 2]
     # The longest ones alone may share a longer beginning than all rows do, and so fill a micro-batch with more of them.
     found = [_filled(some, rows, tokens, layout, pad) for some in (ordered, half, ordered[:rows]) if some]
     return max(found, key=lambda batch: batch.input_ids.numel())
 
 
+def _most_padded(lengths: Sequence[int], rows: int, tokens: int) -> tuple[int, int]:
+    """Where the rows of the largest padded micro-batch begin, and how many they are. ``lengths``: the longest first.
+
+    The longest row need not be among them: it may have none of like length beside it, where many shorter ones have.
+    """
+    best, found, end = 0, (0, 1), 0
+    for start, longest in enumerate(lengths):
+        while end < len(lengths) and lengths[end] >= ALIKE * longest:
+            end += 1
+        count = min(rows, max(1, tokens // longest), end - start)
+        if count * longest > best:
+            best, found = count * longest, (start, count)
+    return found
+
+
 def _filled(ordered: Sequence[Sample], rows: int, tokens: int, layout: Layout, pad: int) -> MicroBatch:
     shared = common_beginning(ordered) if layout in ("shared", "ragged") else 0  # laid down once
     chosen, used = [ordered[0]], len(ordered[0].input_ids)
     for sample in ordered[1:]:
-        size = len(ordered[0].input_ids) if layout == "padded" else len(sample.input_ids) - shared
+        size = len(sample.input_ids) - shared
         if len(chosen) < rows and used + size <= tokens:
             chosen.append(sample)
             used += size

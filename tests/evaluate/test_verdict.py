@@ -186,6 +186,7 @@ def curve(train: list[float], validation: dict[int, float] | None = None, norm: 
         (curve([2.0], norm=float("inf")) + curve([2.0] * 20)[1:], ["learning_rate_too_low"]),  # fp16 skips its first
         (curve([1.0] * 10 + [4.0] * 10), ["learning_rate_too_high"]),
         (curve([2.0] * 20), ["learning_rate_too_low"]),
+        (curve([3.4] * 10 + [4.8] * 10), []),
         (curve([2.0] * 20, norm=0.0), ["dead_adapter"]),
         (curve([2.0 - i / 20 for i in range(30)], {10: 1.0, 20: 1.2, 30: 1.5}), ["overfitting"]),
     ],

@@ -242,6 +242,14 @@ def test_no_row_is_lost_or_laid_twice(lengths: list[int], tokens: int, layout: L
         assert batch.input_ids.numel() <= tokens or len(batch.targets) == 2
 
 
+@given(st.lists(st.integers(3, 400), min_size=1, max_size=20), st.integers(16, 4096))
+def test_less_than_half_of_what_is_padded_together_is_padding(lengths: list[int], tokens: int) -> None:
+    for batch in micro_batches(samples(lengths), tokens, "padded", pad=2):
+        assert batch.attention_mask is not None
+        assert float(batch.attention_mask.float().mean()) > 0.5 or len(batch.input_ids) == 1
+        assert int(batch.attention_mask.sum(1).min()) >= batch.input_ids.shape[1] / 2
+
+
 @given(st.integers(1, 200), st.integers(0, 5), st.integers(0, 3))
 def test_the_order_of_an_epoch_is_a_permutation_of_its_own(rows: int, epoch: int, seed: int) -> None:
     order = step_order(rows, epoch, seed)

@@ -58,7 +58,7 @@ def trained(
 
     def validate(model: Any) -> tuple[str, float, dict[str, float]]:
         with evaluating(model):
-            (batch,) = micro_batches(ROWS[8:], 4096, "padded", 2)
+            (batch,) = micro_batches(ROWS[8:], 4096, "packed", 2)
             loss = float(token_loss(model, batch)) / supervised_tokens(ROWS[8:])
         return "loss", loss, {"validation/loss": loss}
 

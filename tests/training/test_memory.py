@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -116,6 +117,16 @@ def test_no_step_has_a_micro_batch_much_larger_than_the_one_tried(
     assert tried.input_ids.numel() >= max(lengths)
     if rows >= tokens // min(lengths) and len(lengths) > rows and layout != "padded":  # the limit can be filled
         assert tried.input_ids.numel() > tokens / 3
+
+
+@given(st.lists(st.integers(3, 200), min_size=1, max_size=40), st.integers(1, 9), st.integers(16, 900), st.randoms())
+def test_no_step_has_a_larger_padded_micro_batch_than_the_one_tried(
+    lengths: list[int], rows: int, tokens: int, random: Random
+) -> None:
+    drawn = samples(lengths)
+    tried = heaviest(drawn, rows, tokens, "padded", 2).input_ids.numel()
+    step = random.sample(drawn, min(rows, len(drawn)))
+    assert max(batch.input_ids.numel() for batch in micro_batches(step, tokens, "padded", 2)) <= tried
 
 
 @pytest.mark.parametrize("layout", ["shared", "ragged"])

@@ -78,8 +78,8 @@ def _too_low(train: Series, norms: Series) -> Guard | None:
         return None
     first, last = _ends(train)
     typical = median(value for _, value in train)
-    # A loss that is small from the start cannot fall much.
-    if first > 0.3 and last > 0.97 * first and typical > 0.9 * first:
+    # A loss that is small from the start cannot fall much; one that rose does not ask for a higher rate.
+    if first > 0.3 and 0.97 * first < last < 1.1 * first and typical > 0.9 * first:
         return _guard(
             "learning_rate_too_low",
             f"the training loss hardly moved, from {first:.3f} to {last:.3f} in {train[-1][0]} steps",
