@@ -163,7 +163,7 @@ def pictures(page: Path, beside: Path) -> None:
     flags = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     wide = ["--window-size=1000,1700", f"--screenshot={ROOT / 'docs' / 'report.png'}"]
     phone = ["--window-size=390,1700", "--blink-settings=preferredColorScheme=0"]
-    compare = ["--window-size=1000,860", f"--screenshot={ROOT / 'docs' / 'compare.png'}"]
+    compare = ["--window-size=1000,1700", f"--screenshot={ROOT / 'docs' / 'compare.png'}"]
     for more, shown in (
         (wide, page),
         ([*phone, f"--screenshot={ROOT / 'docs' / 'report-phone.png'}"], page),
