@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -43,20 +43,30 @@ def load(environment: MutableMapping[str, str]) -> list[str]:
 
 def hide() -> None:
     """From now on what this process prints, tracebacks among it, has ``***`` in the place of the secrets' values."""
-    sys.stdout, sys.stderr = cast("TextIO", _Hiding(sys.stdout)), cast("TextIO", _Hiding(sys.stderr))
+    hidden = _hidden()
+    sys.stdout, sys.stderr = (cast("TextIO", _Hiding(stream, hidden)) for stream in (sys.stdout, sys.stderr))
 
 
-def masked(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The text with every line of every secret's value as ``***``, the longest first.
+def masked(text: str) -> str:
+    """The text with every line of every secret's value as ``***``."""
+    return _replaced(text, _hidden())
+
+
+def _hidden() -> list[str]:
+    """The lines to be hidden, the longest first.
 
     By the rule of `backends.local_supervisor`, which goes alone to where it shows a log.
     """
     hidden: set[str] = set()
-    for key in environment:
-        lines = [line.strip() for line in environment.get(key.removeprefix(VARIABLE), "").strip().splitlines()]
+    for key in os.environ:
         if key.startswith(VARIABLE):
+            lines = [line.strip() for line in os.environ.get(key.removeprefix(VARIABLE), "").strip().splitlines()]
             hidden.update(line for line in lines if len(line) >= (SHORTEST if lines[1:] else 1))
-    for line in sorted(hidden, key=len, reverse=True):
+    return sorted(hidden, key=len, reverse=True)
+
+
+def _replaced(text: str, hidden: Iterable[str]) -> str:
+    for line in hidden:
         text = text.replace(line, "***")
     return text
 
@@ -64,11 +74,11 @@ def masked(text: str, environment: Mapping[str, str] = os.environ) -> str:
 class _Hiding:
     """A text stream that masks what is written to it."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, hidden: list[str]) -> None:
+        self._stream, self._hidden = stream, hidden
 
     def write(self, text: str) -> int:
-        self._stream.write(masked(text))
+        self._stream.write(_replaced(text, self._hidden))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:

@@ -34,8 +34,10 @@ def page(made: Comparison, jobs: Sequence[Finished]) -> str:
 
 
 def _pictures(made: Comparison, jobs: Sequence[Finished]) -> dict[str, str]:
-    losses = {job.result["job"]: [series(job, f"{split}/loss") for split in ("validation", "train")] for job in jobs}
-    metrics = {job.result["job"]: [series(job, f"validation/{made.metric}")] for job in jobs}
+    losses = {
+        job.result["job"]: [series(job.history, f"{split}/loss") for split in ("validation", "train")] for job in jobs
+    }
+    metrics = {job.result["job"]: [series(job.history, f"validation/{made.metric}")] for job in jobs}
     return {
         "intervals": charts.intervals({each.job: (each.value, each.ci95) for each in made.jobs}, made.metric),
         "loss": charts.overlaid(losses, "loss"),

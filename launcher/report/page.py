@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,17 +153,17 @@ def _pictures(job: Finished) -> dict[str, str]:
     }
     training = job.result.get("training") or {}
     best, metric = training.get("best_step"), f"validation/{job.metric}"
-    losses = {name: series(job, name) for name in ("train/loss", "validation/loss")}
+    losses = {name: series(job.history, name) for name in ("train/loss", "validation/loss")}
     return {
         "intervals": charts.intervals(values, job.metric),
         "loss": charts.curves(losses, "loss", best),
-        "metric": charts.curves({metric: series(job, metric)}, job.metric, best),
+        "metric": charts.curves({metric: series(job.history, metric)}, job.metric, best),
     }
 
 
-def series(job: Finished, name: str) -> list[tuple[float, float]]:
+def series(history: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
     """What was logged under a name, by optimizer step."""
-    return [(line["step"], line[name]) for line in job.history if line.get(name) is not None]
+    return [(line["step"], line[name]) for line in history if line.get(name) is not None]
 
 
 def _confusions(job: Finished) -> dict[str, dict[str, Any]]:

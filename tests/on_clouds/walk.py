@@ -34,13 +34,16 @@ def write_job(folder: Path, **more) -> Path:
     return folder
 
 
+def command(folder: Path, environment: dict[str, str], *arguments) -> subprocess.CompletedProcess:
+    """The command in a process of its own."""
+    argv = [str(Path(sys.executable).with_name("ftlaunch")), *map(str, arguments)]
+    return subprocess.run(argv, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=400)
+
+
 def ftlaunch(folder: Path, *arguments) -> subprocess.CompletedProcess:
     """The command in a folder with a home of its own, which has to succeed."""
     environment = {**os.environ, "FTLAUNCH_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
-    command = [str(Path(sys.executable).with_name("ftlaunch")), *map(str, arguments)]
-    done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=400
-    )
+    done = command(folder, environment, *arguments)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done
 
@@ -69,11 +72,7 @@ class Walk:
         self.followed = done.stderr
 
     def run(self, *arguments, exits: int = 0):
-        command = [str(Path(sys.executable).with_name("ftlaunch")), *map(str, arguments)]
-        done = subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=400
-        )
-        return self._looked_at(done, exits)
+        return self._looked_at(command(self.folder, self.environment, *arguments), exits)
 
     def here(self, *arguments, exits: int = 0):
         """The same command in this process, which has the frameworks loaded already."""
