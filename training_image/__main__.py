@@ -65,8 +65,7 @@ def _command(command: str, platform: Platform, stop: StopSignal, arguments: list
     code = launch(command, arguments)
     if code is not None:
         return code
-    with loading.quickly():
-        from training_image.run import read_spec, run
+    from training_image.given import look, read_spec
 
     if command == "check":
         from training_image.data.check import check
@@ -74,13 +73,15 @@ def _command(command: str, platform: Platform, stop: StopSignal, arguments: list
         report = check(read_spec(platform), platform.data)
         print(json.dumps(report.as_json(), ensure_ascii=False, default=str))
         return DONE if report.ok else BAD_INPUT
-    spec = read_spec(platform)
-    if spec.goal == "screen":
+    given = look(platform)
+    with loading.quickly():
+        from training_image.run import run
+    if given.spec.goal == "screen":
         from training_image.screen import screen
 
-        screen(platform, spec, began)
+        screen(platform, given, began)
     else:
-        run(platform, stop, baselines_only=command == "baseline", began=began)
+        run(platform, given, stop, baselines_only=command == "baseline", began=began)
     return DONE
 
 

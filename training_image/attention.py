@@ -7,8 +7,7 @@ does.
 
 The way in is transformers' attention interface: what goes by ``sdpa`` there takes the rows' places as one more
 argument of the forward pass, and is plain SDPA without it. A model that does not hand the argument on, or attends in
-more ways than this, is met by the mask that goes with it. By the same way a job is refused that names flex attention
-on a CPU.
+more ways than this, is met by the mask that goes with it.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-
-from training_image.errors import InputError
 
 Kernel = Literal["flash_attn", "torch"]
 """A kernel for rows of any length: the package flash_attn's, or torch's own."""
@@ -211,17 +207,4 @@ def _gathered(part: Tensor, places: Tensor) -> Tensor:
     return rows.transpose(1, 2)
 
 
-def flex(module: torch.nn.Module, query: Tensor, *more: Any, **named: Any) -> tuple[Tensor, Tensor | None]:
-    """transformers' flex attention; InputError on a CPU, at the first pass of the baselines: torch has no gradient of
-    it there, and would say so after them only."""
-    if query.device.type == "cpu":
-        raise InputError(
-            "model.attention: flex_attention cannot be trained on a CPU, torch has no backward pass for it there",
-            hint="Use model.attention: auto, or a GPU.",
-        )
-    found: tuple[Tensor, Tensor | None] = flex_attention_forward(module, query, *more, **named)
-    return found
-
-
 AttentionInterface.register("sdpa", attend)
-AttentionInterface.register("flex_attention", flex)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from training_image.errors import InputError
 from training_image.evaluate import Evaluation, Outcome
+from training_image.given import MARK, belongs
 from training_image.progress import say
 from training_image.time_used import TimeUsed
 
@@ -79,22 +80,16 @@ class Checkpoints:
         self._note = time_used.note if time_used else lambda: None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            mark = folder / "job"
+            mark = folder / MARK
             if not mark.exists():
                 _write(mark, fingerprint.encode())
         except OSError as error:
             hint = "Give another --checkpoints folder."
             raise InputError(f"cannot write to {folder}: {error.strerror}", hint) from error
-        if not self.belongs(folder, fingerprint):
+        if not belongs(folder, fingerprint):
             raise InputError(
                 f"{folder} holds the checkpoints of another job", hint="Give an empty --checkpoints folder."
             )
-
-    @staticmethod
-    def belongs(folder: Path, fingerprint: str) -> bool:
-        """Whether the folder holds checkpoints of this very job: an earlier start of it."""
-        mark = folder / "job"
-        return mark.is_file() and mark.read_text() == fingerprint
 
     def save(
         self,

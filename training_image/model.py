@@ -88,8 +88,8 @@ def quiet() -> None:
 def choose(spec: Spec, data: Path, local_rank: int = 0, labels: Sequence[str] = ()) -> Setting:
     """Choose device, compute type and method; a folder ``model`` among the data is the base.
 
-    ``labels``: those of a classification, which an encoder needs. Raises InputError for a model that is not there, or
-    an encoder that is asked to write.
+    ``labels``: those of a classification, which an encoder needs. Raises InputError for a model that is not there, an
+    encoder that is asked to write, or attention that cannot be trained here.
     """
     staged = data / spec.model.id
     local = staged if staged.is_dir() else Path(spec.model.id)
@@ -106,6 +106,11 @@ def choose(spec: Spec, data: Path, local_rank: int = 0, labels: Sequence[str] = 
         raise InputError(
             f"{spec.base_model} is an encoder ({config.model_type}): it cannot write the answers of {spec.task.type}",
             hint="Take a causal model, or task.type: classification.",
+        )
+    if attention == "flex_attention" and device.type == "cpu":  # torch would say so after the baselines only
+        raise InputError(
+            "model.attention: flex_attention cannot be trained on a CPU, torch has no backward pass for it there",
+            hint="Use model.attention: auto, or a GPU.",
         )
     forced = spec.train.method
     method, why = (forced, "as the job says") if forced != "auto" else _method(config, device, encoder)

@@ -11,14 +11,13 @@ import platform as python_platform
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from training_image.card import model_card
 from training_image.errors import InputError
-from training_image.evaluate import Evaluation
 from training_image.spec import Spec
+
+if TYPE_CHECKING:
+    from training_image.evaluate import Evaluation
 
 SCHEMA = 1
 _SPARE_BYTES = 128 << 20
@@ -99,6 +98,8 @@ class Outputs:
 
     def finish(self, result: Mapping[str, Any], spec: Spec, environment: Mapping[str, Any]) -> None:
         """Write result.json and, where there is a verdict, the model card, then the manifest over everything."""
+        from training_image.card import model_card  # the hub's library: outputs are tried before that is loaded
+
         self._text("result.json", json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False))
         if result["verdict"] is not None:
             self._text("README.md", model_card(result, spec, environment))
@@ -159,6 +160,8 @@ def _line(values: Mapping[str, float]) -> str:
 
 def environment(seed: int, data: Mapping[str, str]) -> dict[str, Any]:
     """Versions, device, seed, and the SHA-256 of each file of rows, for whoever wants to repeat the run."""
+    import torch
+
     packages = {}
     for name in _PACKAGES:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
 
 from training_image import model as models
 from training_image import sharding
@@ -22,7 +20,6 @@ from training_image.data import (
     AnyRenderer,
     Sample,
     Splits,
-    load_splits,
     render_splits,
     renderer_of,
     require_embeddings,
@@ -36,6 +33,7 @@ from training_image.evaluate import (
     not_needed,
     verdict,
 )
+from training_image.given import Given
 from training_image.outputs import Outputs, environment, require_space
 from training_image.platform import Platform, StopSignal
 from training_image.processes import Processes
@@ -65,6 +63,8 @@ class Run:
     setting: models.Setting
     checkpoints: Checkpoints
     outputs: Outputs
+    row_files: dict[str, str]
+    """SHA-256 of the files of the job's rows, by name."""
     stop: StopSignal
     processes: Processes
     studio: Studio
@@ -119,27 +119,19 @@ class Run:
         self.studio.log({f"{name}/{metric}": found.metrics[metric]}, 0)
 
 
-def read_spec(platform: Platform) -> Spec:
-    """Read spec.json. Raises InputError with every key that is wrong."""
-    try:
-        return Spec.model_validate_json(platform.spec.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {platform.spec}: {error.strerror}") from error
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise InputError(f"{platform.spec}: {wrong}") from error
-
-
-def run(platform: Platform, stop: StopSignal, *, baselines_only: bool = False, began: float | None = None) -> None:
+def run(
+    platform: Platform, given: Given, stop: StopSignal, *, baselines_only: bool = False, began: float | None = None
+) -> None:
     """Run a job to its verdict. Raises RunError for whatever ends it early.
 
-    ``began``: when this process began, by `time.perf_counter`; until now it has loaded the frameworks.
+    ``began``: when this process began, by `time.perf_counter`; until now it has looked at what it was given, and loaded
+    the frameworks.
     """
     imported = time.perf_counter()
-    job = _set_up(platform, read_spec(platform), stop)
+    job = _set_up(platform, given, stop)
     if began is not None:
-        job.timings["import"] = round(imported - began, 3)
-    job.timings["start"] = round(time.perf_counter() - imported, 3)
+        job.timings["import"] = round(imported - began - given.seconds, 3)
+    job.timings["start"] = round(given.seconds + time.perf_counter() - imported, 3)
     try:
         _run(job, baselines_only)
     finally:
@@ -213,14 +205,10 @@ def _trial(job: Run, base: Any) -> None:
         _finish(job, None, progress, trainer, None)
 
 
-def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
-    emit("start", job=spec.job, platform=platform.name)
+def _set_up(platform: Platform, given: Given, stop: StopSignal) -> Run:
     models.quiet()
-    fingerprint = fingerprint_of(platform)
-    known = Checkpoints.belongs(platform.checkpoints, fingerprint)
-    outputs = Outputs(platform.output, known=known, main=platform.main)
-    checkpoints = Checkpoints(platform.checkpoints, fingerprint, platform.time_used)
-    splits = load_splits(spec, platform.data)
+    spec, splits = given.spec, given.splits
+    checkpoints = Checkpoints(platform.checkpoints, given.fingerprint, platform.time_used)
     setting = models.choose(spec, platform.data, platform.local_rank, splits.labels)
     say(f"method {setting.method}: {setting.why}")
     renderer = renderer_of(models.load_tokenizer(setting), spec, splits.labels, setting.config)
@@ -246,29 +234,13 @@ def _set_up(platform: Platform, spec: Spec, stop: StopSignal) -> Run:
         evaluator=Evaluator(spec, splits, renderer),
         setting=setting,
         checkpoints=checkpoints,
-        outputs=outputs,
+        outputs=given.outputs,
+        row_files=given.row_files,
         stop=stop,
         processes=processes,
         why=why,
         studio=Studio(platform),
     )
-
-
-def fingerprint_of(platform: Platform) -> str:
-    """SHA-256 over the job's spec and the files of its rows."""
-    digest = hashlib.sha256(platform.spec.read_bytes())
-    for name, own in row_files(platform).items():
-        digest.update(f"{name} {own}".encode())
-    return digest.hexdigest()
-
-
-def row_files(platform: Platform) -> dict[str, str]:
-    """SHA-256 of the files of the job's rows, by name."""
-    digests = {}
-    for path in sorted(path for path in platform.data.iterdir() if path.is_file() and path != platform.spec):
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def _require_space(job: Run, base: Any) -> None:
@@ -384,7 +356,7 @@ def _finish(
 ) -> None:
     with job.timed("evaluate"):  # the intervals of the slices; `timings` is in the result, and grows there
         told = result(job, judged, progress, trainer, forgetting)
-    job.outputs.finish(told, job.spec, environment(job.spec.train.seed, row_files(job.platform)))
+    job.outputs.finish(told, job.spec, environment(job.spec.train.seed, job.row_files))
     if judged is not None:
         emit("verdict", outcome=judged.outcome)
         say(judged.text)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from training_image import model as models
 from training_image.checkpoints import Checkpoints
-from training_image.data import AnyRenderer, Example, Splits, load_splits, renderer_of
+from training_image.data import AnyRenderer, Example, Splits, renderer_of
 from training_image.data.render import TooLong
 from training_image.errors import InputError
 from training_image.evaluate import Evaluation, Evaluator, Outcome
@@ -28,10 +28,10 @@ from training_image.evaluate.bootstrap import interval
 from training_image.evaluate.metrics import evaluate, metrics_of
 from training_image.evaluate.outcomes import group_numbers
 from training_image.evaluate.score import plain_log_likelihoods
-from training_image.outputs import Outputs, environment
+from training_image.given import Given
+from training_image.outputs import environment
 from training_image.platform import Platform
 from training_image.progress import emit, say
-from training_image.run import fingerprint_of, row_files
 from training_image.spec import Candidate, Spec
 
 TEXTS, WINDOW = 100, 512
@@ -49,7 +49,7 @@ class Screening:
     fingerprint: str
 
 
-def screen(platform: Platform, spec: Spec, began: float) -> None:
+def screen(platform: Platform, given: Given, began: float) -> None:
     """Measure all candidates and write result.json. A candidate that cannot be loaded is told, and passed over.
 
     One process does it all; the others of a job on several devices have nothing to do. ``began``: when this process
@@ -59,11 +59,10 @@ def screen(platform: Platform, spec: Spec, began: float) -> None:
         return
     models.quiet()
     imported = time.perf_counter()
-    fingerprint = fingerprint_of(platform)
-    outputs = Outputs(platform.output, known=Checkpoints.belongs(platform.checkpoints, fingerprint))
-    Checkpoints(platform.checkpoints, fingerprint)
+    spec, outputs = given.spec, given.outputs
+    Checkpoints(platform.checkpoints, given.fingerprint)
     try:
-        splits, entries = _screen(platform, spec, fingerprint)
+        splits, entries = _screen(platform, given)
         timings = {"import": imported - began, "evaluate": time.perf_counter() - imported}
         metric = metrics_of(spec.task.type, spec.task.metric_name)[spec.task.metric_name]
         result = {
@@ -76,20 +75,20 @@ def screen(platform: Platform, spec: Spec, began: float) -> None:
             "verdict": None,
             "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
         }
-        outputs.finish(result, spec, environment(spec.train.seed, row_files(platform)))
+        outputs.finish(result, spec, environment(spec.train.seed, given.row_files))
         emit("done", output=str(outputs.folder))
     finally:
         if platform.mirror is not None:
             outputs.copy_to(platform.mirror)
 
 
-def _screen(platform: Platform, spec: Spec, fingerprint: str) -> tuple[Splits, list[dict[str, Any]]]:
+def _screen(platform: Platform, given: Given) -> tuple[Splits, list[dict[str, Any]]]:
     """The rows, and what was measured of each candidate."""
-    splits = load_splits(spec, platform.data)
+    spec, splits = given.spec, given.splits
     if splits.test or not splits.validation:
         raise InputError("a screening takes validation rows, and no test row", "Start it by ftlaunch screen.")
     emit("check", **{name: len(rows) for name, rows in splits.named()})
-    screening = Screening(platform, spec, validation_in_the_place_of_test(splits), fingerprint)
+    screening = Screening(platform, spec, validation_in_the_place_of_test(splits), given.fingerprint)
     return splits, [_measured(screening, place, candidate) for place, candidate in enumerate(spec.candidates)]
 
 

@@ -31,14 +31,13 @@ def _expect_whole(harness: Harness, trouble: Trouble | None, name: str) -> None:
     run = harness.runs.finished
     calm = harness.fresh().status(run.handle)
     known = harness.fresh().find(run.handle.job_name)
-    for _ in range(2):
-        with trouble():
-            status = attempt(lambda: harness.fresh().status(run.handle)).get("status in trouble")
-            found = attempt(lambda: harness.fresh().find(run.handle.job_name))
-            lines = attempt(lambda: list(harness.fresh().logs(run.handle, None))).get("logs in trouble")
-        expect(status == calm, f"in trouble {calm!r} is told as {status!r}")
-        expect(found.error is None and found.value == known, f"in trouble find gives {found!r}")
-        expect([line.text for line in lines] == [line.text for line in run.lines], "in trouble the log differs")
+    with trouble():
+        status = attempt(lambda: harness.fresh().status(run.handle)).get("status in trouble")
+        found = attempt(lambda: harness.fresh().find(run.handle.job_name))
+        lines = attempt(lambda: list(harness.fresh().logs(run.handle, None))).get("logs in trouble")
+    expect(status == calm, f"in trouble {calm!r} is told as {status!r}")
+    expect(found.error is None and found.value == known, f"in trouble find gives {found!r}")
+    expect([line.text for line in lines] == [line.text for line in run.lines], "in trouble the log differs")
 
 
 @promise(where="remote")

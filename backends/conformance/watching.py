@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RANK = {State.QUEUED: 0, State.STARTING: 1, State.RUNNING: 2, State.STOPPING: 3}
 """How far a job is; every end ranks above them."""
 
-CUTS = 12
+CUTS = 6
 """In how many places a long log is cut."""
 
 

@@ -12,7 +12,8 @@ from tests.on_clouds.harness import CloudHarness
 class AzureMLHarness(CloudHarness):
     backend: ClassVar[type[Backend]] = AzureML
     machine: ClassVar[str] = MACHINE
-    long_steps: ClassVar[int] = 80
+    poll_seconds: ClassVar[float] = 0.6
+    long_steps: ClassVar[int] = 100
 
     def facts(self) -> dict:
         return {

@@ -16,7 +16,6 @@ from tests.tiny_model import MODEL
 from training_image import attention, isolation
 from training_image.attention import Kernel, attend, kernel_for, kernel_here, rows_at
 from training_image.batches import micro_batches, supervised_tokens, token_loss
-from training_image.errors import InputError
 from training_image.isolation import choose_layout
 
 from .test_batches import LENGTHS, samples
@@ -125,10 +124,3 @@ def test_the_kernel_is_chosen_by_facts(
 
 def test_a_processor_has_no_such_kernel() -> None:
     assert kernel_here(torch.device("cpu"), torch.bfloat16) is None
-
-
-def test_flex_attention_is_refused_on_a_processor_before_anything_is_trained() -> None:
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32, attn_implementation="flex_attention")
-    with pytest.raises(InputError, match="flex_attention cannot be trained on a CPU") as error, torch.no_grad():
-        model(torch.tensor([[10, 11, 12]]))
-    assert "model.attention: auto" in error.value.hint

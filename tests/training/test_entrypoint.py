@@ -26,6 +26,7 @@ from tests.training.conftest import Entry
 from training_image import model as models
 from training_image.data import Renderer
 from training_image.data.examples import Example
+from training_image.given import look
 from training_image.platform import StopSignal, detect
 from training_image.run import run
 from training_image.train import Trainer
@@ -199,6 +200,19 @@ def test_a_disk_that_fills_up_while_it_trains(straight: Entry, entry: Entry) -> 
     assert entry.losses() == pytest.approx(straight.losses(), abs=1e-4)
 
 
+@pytest.mark.parametrize("wrong", ["spec", "rows", "output"])
+def test_what_is_wrong_with_the_files_is_told_before_the_frameworks_are_loaded(entry: Entry, wrong: str) -> None:
+    entry.write()
+    (entry.folder / "frameworks").mkdir()
+    (entry.folder / "frameworks" / "transformers.py").write_text("raise SystemExit('it was loaded')\n")
+    path = {"spec": "spec.json", "rows": "data/train.jsonl", "output": "output"}[wrong]
+    (entry.folder / path).write_text('{"text": "this row never ends\n')
+    found = entry.run(code=2, environment={"PYTHONPATH": str(entry.folder / "frameworks")})
+    assert {"spec": "spec.json", "rows": "train.jsonl: line 1 is not valid JSON", "output": "cannot write to"}[
+        wrong
+    ] in found
+
+
 def test_an_unknown_key_in_the_spec(entry: Entry) -> None:
     entry.write(lerning_rate=1.0)
     assert "train.lerning_rate" in entry.run(code=2)
@@ -248,7 +262,8 @@ def test_a_base_that_the_training_changed_is_gone_before_it_is_read_again(entry,
 def run_here(entry: Entry) -> None:
     """Run a job in this process."""
     places = {"spec": "spec.json", "data": "data", "output": "output", "checkpoints": "checkpoints"}
-    run(detect({name: str(entry.folder / path) for name, path in places.items()}), StopSignal())
+    platform = detect({name: str(entry.folder / path) for name, path in places.items()})
+    run(platform, look(platform), StopSignal())
 
 
 def test_the_base_is_loaded_and_each_prompt_rendered_once_for_all_evaluations(

@@ -281,3 +281,11 @@ def test_the_adapter_is_kept_without_asking_the_hub(tmp_path: Path, monkeypatch:
     assert config["revision"] == "0" * 40
     assert config["target_modules"] == sorted(config["target_modules"])
     assert len(config["target_modules"]) == 7
+
+
+def test_flex_attention_is_refused_on_a_processor_before_anything_is_loaded(tmp_path: Path) -> None:
+    spec = make_spec()
+    named = spec.model_copy(update={"model": spec.model.model_copy(update={"attention": "flex_attention"})})
+    with pytest.raises(InputError, match="flex_attention cannot be trained on a CPU") as error:
+        models.choose(named, tmp_path)
+    assert "model.attention: auto" in error.value.hint

@@ -1,4 +1,4 @@
-"""Backends whose plans are broken on purpose, and a metric that the image lacks; installed as anyone's plug-ins are."""
+"""Backends whose plans are broken on purpose, installed as anyone's plug-ins are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pydantic import Field
 from backends.interface import BackendOptions, ContainerRequest, Mount, Plan, Submission
 from backends.local import Local
 from backends.sagemaker import SageMaker
-from training_image.evaluate.metrics import PerExample
-from training_image.evaluate.outcomes import Outcome
 
 
 class SpoiledOptions(BackendOptions):
@@ -59,11 +57,3 @@ class Spoiled(Local):
             arguments=(options.line,),
             environment=options.environment,
         )
-
-
-class Loudness(PerExample):
-    name = "loudness"
-    needs = "text"
-
-    def score(self, outcome: Outcome) -> float:
-        return sum(letter.isupper() for letter in outcome.prediction) / max(1, len(outcome.prediction))
