@@ -7,30 +7,27 @@ from collections.abc import Sequence
 from launcher.report import charts
 from launcher.report.compare import Comparison, Pair
 from launcher.report.finished import NAMES, Finished
-from launcher.report.page import cost, render, series
-from training_image.errors import InputError
+from launcher.report.page import cost, needing_extra, render, series
 
 
+@needing_extra()
 def page(made: Comparison, jobs: Sequence[Finished]) -> str:
     """The whole page as HTML. Raises InputError where the extra ``report`` is missing."""
     sure = [f"{pair.better} is better than {_other(pair)}" for pair in made.pairs if pair.better]
     columns = dict.fromkeys(column for each in made.jobs for column in each.slices)
-    try:
-        return render(
-            "compare.html.j2",
-            **made.document(),
-            names=NAMES,
-            summary="; ".join(sure) + "." if sure else "No clear difference between any two of them.",
-            pictures=_pictures(made, jobs),
-            cost=cost,
-            evaluations=[name for name in NAMES if any(name in each.evaluations for each in made.jobs)],
-            slices={
-                column: list(dict.fromkeys(group for each in made.jobs for group in each.slices.get(column, {})))
-                for column in columns
-            },
-        )
-    except ModuleNotFoundError as error:
-        raise InputError(f"the page needs {error.name}", hint="pip install 'ftlaunch[report]'") from error
+    return render(
+        "compare.html.j2",
+        **made.document(),
+        names=NAMES,
+        summary="; ".join(sure) + "." if sure else "No clear difference between any two of them.",
+        pictures=_pictures(made, jobs),
+        cost=cost,
+        evaluations=[name for name in NAMES if any(name in each.evaluations for each in made.jobs)],
+        slices={
+            column: list(dict.fromkeys(group for each in made.jobs for group in each.slices.get(column, {})))
+            for column in columns
+        },
+    )
 
 
 def _pictures(made: Comparison, jobs: Sequence[Finished]) -> dict[str, str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from launcher.report import charts, page
 from launcher.report.finished import history
 from launcher.store import Record
-from training_image.errors import InputError
 
 
 def is_failed(folder: Path, record: Record) -> bool:
@@ -15,6 +14,7 @@ def is_failed(folder: Path, record: Record) -> bool:
     return record.state == "FAILED" and not (folder / "result.json").is_file()
 
 
+@page.needing_extra()
 def failed_page(folder: Path, record: Record) -> str:
     """The whole page as HTML. Raises InputError where the extra ``report`` is missing or a file is broken."""
     lines = history(folder)
@@ -22,9 +22,6 @@ def failed_page(folder: Path, record: Record) -> str:
     names = (name for line in lines for name in line if name.startswith("validation/") and name not in losses)
     metric = {name: page.series(lines, name) for name in [*names][:1]}
     message, _, hint = record.message.partition("\n")
-    try:
-        pictures = [charts.curves(losses, "loss"), charts.curves(metric, "on validation rows")]
-        told = {"message": message, "hint": hint.strip(), "ended": page.day(record)}
-        return page.render("failed.html.j2", record=record, pictures=pictures, **told)
-    except ModuleNotFoundError as error:
-        raise InputError(f"the page needs {error.name}", hint="pip install 'ftlaunch[report]'") from error
+    pictures = [charts.curves(losses, "loss"), charts.curves(metric, "on validation rows")]
+    told = {"message": message, "hint": hint.strip(), "ended": page.day(record)}
+    return page.render("failed.html.j2", record=record, pictures=pictures, **told)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,22 @@ LONGEST = 600
 """Letters of a text that the page shows."""
 
 
+@contextmanager
+def needing_extra() -> Iterator[None]:
+    """Raise InputError where the extra ``report`` is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"the page needs {error.name}", hint="pip install 'ftlaunch[report]'") from error
+
+
+@needing_extra()
 def page(job: Finished, findings: list[dict[str, Any]], unchecked: str) -> str:
     """The whole page as HTML. ``findings`` and why there are none: as `launcher.report.findings.findings` gives them.
 
     Raises InputError where the extra ``report`` is missing.
     """
-    try:
-        return render("job.html.j2", **context(job), findings=findings, unchecked=unchecked)
-    except ModuleNotFoundError as error:
-        raise InputError(f"the page needs {error.name}", hint="pip install 'ftlaunch[report]'") from error
+    return render("job.html.j2", **context(job), findings=findings, unchecked=unchecked)
 
 
 def render(template: str, **values: Any) -> str:
