@@ -48,6 +48,8 @@ def ask(record: Record, folder: Path, text: str, context: str | None) -> Answers
     from training_image.data import renderer_of
 
     models.quiet()
+    # This machine need not take the attention that the job's own one took.
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"attention": "auto"})})
     labels = list(result["evaluations"]["tuned"].get("labels") or [])
     setting = models.choose(spec, folder, labels=labels)
     renderer = renderer_of(models.load_tokenizer(setting), spec, labels, setting.config)

@@ -67,16 +67,19 @@ def _command(command: str, platform: Platform, stop: StopSignal, arguments: list
         return code
     from training_image.given import look, read_spec
 
+    spec = read_spec(platform)
     if command == "check":
         from training_image.data.check import check
 
-        report = check(read_spec(platform), platform.data)
+        report = check(spec, platform.data)
         print(json.dumps(report.as_json(), ensure_ascii=False, default=str))
         return DONE if report.ok else BAD_INPUT
-    given = look(platform)
+    if spec.goal == "screen" and not platform.main:
+        return DONE  # one process does it all
+    given = look(platform, spec)
     with loading.quickly():
         from training_image.run import run
-    if given.spec.goal == "screen":
+    if spec.goal == "screen":
         from training_image.screen import screen
 
         screen(platform, given, began)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from training_image.errors import InputError
 from training_image.evaluate import Evaluation, Outcome
-from training_image.given import MARK, belongs
+from training_image.given import MARK, begun_before
 from training_image.progress import say
 from training_image.time_used import TimeUsed
 
@@ -86,10 +86,7 @@ class Checkpoints:
         except OSError as error:
             hint = "Give another --checkpoints folder."
             raise InputError(f"cannot write to {folder}: {error.strerror}", hint) from error
-        if not belongs(folder, fingerprint):
-            raise InputError(
-                f"{folder} holds the checkpoints of another job", hint="Give an empty --checkpoints folder."
-            )
+        begun_before(folder, fingerprint)
 
     def save(
         self,

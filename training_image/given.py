@@ -1,4 +1,4 @@
-"""What a job was given: its spec, its rows and its folders, looked at before the frameworks are loaded.
+"""What a job was given: spec, rows and folders, looked at before the frameworks are loaded (all but torch).
 
 What is wrong with them is told at once so, not after seconds of a rented machine.
 """
@@ -38,29 +38,35 @@ class Given:
     """What looking took."""
 
 
-def look(platform: Platform) -> Given:
-    """Read spec and rows, and try the output folder.
+def look(platform: Platform, spec: Spec) -> Given:
+    """Read the rows, and try the output folder.
 
-    Raises InputError for a spec or rows that cannot be used, and for a folder that cannot be written.
+    Raises InputError for rows that cannot be used, an output folder that cannot be written, or another job's
+    checkpoints.
     """
     began = time.perf_counter()
-    spec = read_spec(platform)
     emit("start", job=spec.job, platform=platform.name)
     rows = row_files(platform)
     digest = hashlib.sha256(platform.spec.read_bytes())
     for name, own in rows.items():
         digest.update(f"{name} {own}".encode())
     fingerprint = digest.hexdigest()
-    known = belongs(platform.checkpoints, fingerprint)
+    known = begun_before(platform.checkpoints, fingerprint)
     outputs = Outputs(platform.output, known=known, main=platform.main)
     splits = load_splits(spec, platform.data)
     return Given(spec, splits, outputs, fingerprint, rows, time.perf_counter() - began)
 
 
-def belongs(checkpoints: Path, fingerprint: str) -> bool:
-    """Whether the folder holds checkpoints of this very job: an earlier start of it."""
+def begun_before(checkpoints: Path, fingerprint: str) -> bool:
+    """Whether an earlier start of this very job has left its mark there. Raises InputError for another job's."""
     mark = checkpoints / MARK
-    return mark.is_file() and mark.read_text() == fingerprint
+    if not mark.is_file():
+        return False
+    if mark.read_text() != fingerprint:
+        raise InputError(
+            f"{checkpoints} holds the checkpoints of another job", hint="Give an empty --checkpoints folder."
+        )
+    return True
 
 
 def read_spec(platform: Platform) -> Spec:

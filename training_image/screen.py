@@ -52,18 +52,16 @@ class Screening:
 def screen(platform: Platform, given: Given, began: float) -> None:
     """Measure all candidates and write result.json. A candidate that cannot be loaded is told, and passed over.
 
-    One process does it all; the others of a job on several devices have nothing to do. ``began``: when this process
-    began, by `time.perf_counter`.
+    ``began``: when this process began, by `time.perf_counter`.
     """
-    if not platform.main:
-        return
     models.quiet()
     imported = time.perf_counter()
     spec, outputs = given.spec, given.outputs
     Checkpoints(platform.checkpoints, given.fingerprint)
     try:
         splits, entries = _screen(platform, given)
-        timings = {"import": imported - began, "evaluate": time.perf_counter() - imported}
+        timings = {"import": imported - began - given.seconds, "start": given.seconds}
+        timings |= {"evaluate": time.perf_counter() - imported}
         metric = metrics_of(spec.task.type, spec.task.metric_name)[spec.task.metric_name]
         result = {
             "job": spec.job,

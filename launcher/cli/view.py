@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 NEXT = {
-    "start": "reading the data",
+    "start": "reading the data, loading the frameworks",
     "check": "loading the model",
     "load": "measuring baselines",
     "classical": "measuring zero-shot",

@@ -26,7 +26,7 @@ from tests.training.conftest import Entry
 from training_image import model as models
 from training_image.data import Renderer
 from training_image.data.examples import Example
-from training_image.given import look
+from training_image.given import look, read_spec
 from training_image.platform import StopSignal, detect
 from training_image.run import run
 from training_image.train import Trainer
@@ -200,17 +200,21 @@ def test_a_disk_that_fills_up_while_it_trains(straight: Entry, entry: Entry) -> 
     assert entry.losses() == pytest.approx(straight.losses(), abs=1e-4)
 
 
-@pytest.mark.parametrize("wrong", ["spec", "rows", "output"])
+@pytest.mark.parametrize("wrong", ["spec", "rows", "output", "checkpoints"])
 def test_what_is_wrong_with_the_files_is_told_before_the_frameworks_are_loaded(entry: Entry, wrong: str) -> None:
     entry.write()
     (entry.folder / "frameworks").mkdir()
-    (entry.folder / "frameworks" / "transformers.py").write_text("raise SystemExit('it was loaded')\n")
-    path = {"spec": "spec.json", "rows": "data/train.jsonl", "output": "output"}[wrong]
+    for name in ("transformers", "peft", "huggingface_hub"):
+        (entry.folder / "frameworks" / f"{name}.py").write_text("raise SystemExit('it was loaded')\n")
+    path, said = {
+        "spec": ("spec.json", "spec.json"),
+        "rows": ("data/train.jsonl", "train.jsonl: line 1 is not valid JSON"),
+        "output": ("output", "cannot write to"),
+        "checkpoints": ("checkpoints/job", "checkpoints holds the checkpoints of another job"),
+    }[wrong]
+    (entry.folder / "checkpoints").mkdir()
     (entry.folder / path).write_text('{"text": "this row never ends\n')
-    found = entry.run(code=2, environment={"PYTHONPATH": str(entry.folder / "frameworks")})
-    assert {"spec": "spec.json", "rows": "train.jsonl: line 1 is not valid JSON", "output": "cannot write to"}[
-        wrong
-    ] in found
+    assert said in entry.run(code=2, environment={"PYTHONPATH": str(entry.folder / "frameworks")})
 
 
 def test_an_unknown_key_in_the_spec(entry: Entry) -> None:
@@ -263,7 +267,7 @@ def run_here(entry: Entry) -> None:
     """Run a job in this process."""
     places = {"spec": "spec.json", "data": "data", "output": "output", "checkpoints": "checkpoints"}
     platform = detect({name: str(entry.folder / path) for name, path in places.items()})
-    run(platform, look(platform), StopSignal())
+    run(platform, look(platform, read_spec(platform)), StopSignal())
 
 
 def test_the_base_is_loaded_and_each_prompt_rendered_once_for_all_evaluations(

@@ -283,7 +283,10 @@ def test_the_adapter_is_kept_without_asking_the_hub(tmp_path: Path, monkeypatch:
     assert len(config["target_modules"]) == 7
 
 
-def test_flex_attention_is_refused_on_a_processor_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_flex_attention_is_refused_on_a_processor_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     spec = make_spec()
     named = spec.model_copy(update={"model": spec.model.model_copy(update={"attention": "flex_attention"})})
     with pytest.raises(InputError, match="flex_attention cannot be trained on a CPU") as error:
