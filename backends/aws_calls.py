@@ -46,6 +46,7 @@ class Account:
         """Nothing is imported or asked before the first `client`."""
         self.region = region
         self.profile = profile
+        self._clients: dict[str, Any] = {}
 
     @functools.cached_property
     def session(self) -> Any:
@@ -55,9 +56,13 @@ class Account:
         with _translated():
             return boto3.Session(profile_name=self.profile, region_name=self.region)
 
-    @functools.cache  # noqa: B019  # an account lives as long as one command
     def client(self, service: str) -> Any:
-        """boto3's client of a service."""
+        """boto3's client of a service, made once."""
+        if service not in self._clients:
+            self._clients[service] = self._made(service)
+        return self._clients[service]
+
+    def _made(self, service: str) -> Any:
         from botocore.config import Config
 
         soon = service in ASKED_FIRST

@@ -40,7 +40,8 @@ def digest(account: Account, uri: str) -> str | None:
     """The digest that the registry has under the name; None if it is not there."""
     image = parse(uri)
     wanted = {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag}
-    ecr = Account(image.region, account.profile).client("ecr")
+    there = account if image.region == account.region else Account(image.region, account.profile)
+    ecr = there.client("ecr")
     try:
         found = call(ecr.describe_images, registryId=image.account, repositoryName=image.repository, imageIds=[wanted])
     except AwsError as error:

@@ -7,6 +7,7 @@ queued again by Azure ML itself. Nothing of Azure's SDKs is imported before a me
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -126,12 +127,17 @@ class AzureML(Cloud[Account, Any]):
 
     def known(self) -> Iterable[Handle]:
         """Jobs that carry our tag, in all workspaces that jobs were started in from this machine."""
-        accounts = (self._noted(path.stem) for path in sorted(self._notes.glob("*.json")))
-        for workspace in {account.workspace for account in accounts if account is not None}:
+        noted = (self._noted(path.stem) for path in sorted(self._notes.glob("*.json")))
+        for account in {each.workspace: each for each in noted if each is not None}.values():
             with translated():
-                jobs = list(Account(workspace).ml.jobs.list())
-            names = dict.fromkeys(job.tags[JOB_TAG] for job in jobs if job is not None and JOB_TAG in (job.tags or {}))
-            yield from (handle for name in names if (handle := self.find(name)) is not None)
+                jobs = list(account.ml.jobs.list())
+            runs: dict[str, list[Any]] = defaultdict(list)
+            for job in jobs:
+                if job is not None and JOB_TAG in (job.tags or {}):
+                    runs[job.tags[JOB_TAG]].append(job)
+            for name, found in runs.items():
+                found.sort(key=lambda run: run.creation_context.created_at)
+                yield self._of_runs(account, name, found)
 
     def logs(self, handle: Handle, after: Cursor | None) -> Iterator[LogLine]:
         """The lines in the log files of all machines, in all starts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -159,13 +160,16 @@ class SageMaker(Cloud[Account, Json]):
             raise refused
 
     def _tagged(self, account: Account) -> Iterator[Handle]:
+        """What the search tells of each is enough; to describe hundreds one by one would be throttled."""
         tagged = {"Filters": [{"Name": f"Tags.{JOB_TAG}", "Operator": "Exists"}]}
         search = account.client("sagemaker").search
-        found = pages(search, "Results", Resource="TrainingJob", SearchExpression=tagged)
-        names = [tag["Value"] for each in found for tag in each["TrainingJob"]["Tags"] if tag["Key"] == JOB_TAG]
-        for name in dict.fromkeys(names):
-            if runs := self._runs(account, name):
-                yield self._of_runs(account, name, runs)
+        runs: dict[str, list[Json]] = defaultdict(list)
+        for each in pages(search, "Results", Resource="TrainingJob", SearchExpression=tagged, MaxResults=100):
+            run = each["TrainingJob"]
+            [name] = [tag["Value"] for tag in run["Tags"] if tag["Key"] == JOB_TAG]
+            runs[name].append(run)
+        for name, found in runs.items():
+            yield self._of_runs(account, name, sorted(found, key=lambda run: run["CreationTime"]))
 
     def logs(self, handle: Handle, after: Cursor | None) -> Iterator[LogLine]:
         """The lines in CloudWatch of all machines, in all lives."""
