@@ -73,6 +73,7 @@ class Account:
         client.meta.events.register("before-parse", _refuse_cut_off)
         if soon:
             client.meta.events.register("needs-retry", _give_up_unreached)
+        client.meta.events.register("needs-retry", _give_up_interrupted)
         return client
 
     def identity(self) -> Json:
@@ -140,6 +141,18 @@ def _give_up_unreached(attempts: int, caught_exception: Exception | None, **_: A
     unreached = isinstance(caught_exception, EndpointConnectionError | ConnectTimeoutError | ProxyConnectionError)
     if caught_exception is not None and unreached and attempts >= UNREACHED_TRIES:
         raise caught_exception
+
+
+def _give_up_interrupted(caught_exception: Exception | None, **_: Any) -> None:
+    """Raise why a transfer was given up, another part's failure or Ctrl-C: it reaches the parts that are still being
+    sent as an error of theirs, which botocore takes for the connection's, and tries again for up to a minute."""
+    from concurrent.futures import CancelledError
+
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    cause = caught_exception.kwargs.get("error") if isinstance(caught_exception, HTTPClientError) else None
+    if isinstance(cause, BotoCoreError | ClientError | CancelledError):
+        raise cause
 
 
 @contextmanager

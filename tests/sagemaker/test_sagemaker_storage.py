@@ -7,6 +7,7 @@ import os
 import secrets
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -81,8 +82,12 @@ def break_an_upload(aws, s3, place, folder):
         store.send_files(f"{place}/files", {"weights": sha256(files["weights"])}, files)
 
 
-def test_sagemaker_a_broken_upload_leaves_no_parts_on_the_bill(aws, s3, place, tmp_path):
+def test_sagemaker_a_broken_upload_leaves_no_parts_on_the_bill(aws, s3, place, tmp_path, monkeypatch):
+    """Nor is there a wait for the other parts, which the first refusal interrupts."""
+    waits = []
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=waits.append))
     break_an_upload(aws, s3, place, tmp_path)
+    assert waits == []
     assert aws.calls[-1].operation == "AbortMultipartUpload"
     assert "Uploads" not in aws.s3.list_multipart_uploads(Bucket=BUCKET)
 

@@ -123,6 +123,15 @@ class Aws(Loopback):
     def _serve(self, request: Request) -> Response:
         call = calls.read(request, self.region, self.account)
         self.calls.append(call)
+        if refused := self._refused(request, call):
+            _ = request.body  # a client that is still sending would see a broken connection, and try again
+            return refused
+        response = self.cut(self._answer(request, call))
+        if call.operation == "GetObject":
+            response.body = self._counted(response.body)
+        return response
+
+    def _refused(self, request: Request, call: calls.Call) -> Response | None:
         if trouble := self._trouble(call):
             return trouble
         if not self.rights.known(call.key):
@@ -135,10 +144,7 @@ class Aws(Loopback):
                 return _error(call, 403, "AccessDeniedException", message)
         if call.service == "s3" and self._is_of_another(request, call):
             return _error(call, 403, "AccessDenied", "Access Denied")
-        response = self.cut(self._answer(request, call))
-        if call.operation == "GetObject":
-            response.body = self._counted(response.body)
-        return response
+        return None
 
     def _is_of_another(self, request: Request, call: calls.Call) -> bool:
         """Whether the bucket is not its expected owner's."""
