@@ -118,7 +118,8 @@ class Gateway:
         return self._context.wrap_socket(connection, server_side=True)
 
     def close(self) -> None:
-        for server in self._servers:
+        while self._servers:
+            server = self._servers.pop()
             server.shutdown()
             server.server_close()
 

@@ -54,6 +54,7 @@ class Loopback:
     def open_network(self, network: Network, stack: contextlib.ExitStack) -> None:
         """The network of the machines, with the way from them to the gateway."""
         self.engine = stack.enter_context(network.up())
+        stack.callback(self.gateway.close)  # its fixed ports are free before another session gets the network's lock
         self.machine_proxy_port = self.gateway.listen(network.gateway)
         self.starting_seconds = 0.2
         """Until a machine is there."""
