@@ -68,7 +68,7 @@ def test_colab_walk_stores_the_units(walk):
     assert walk.units_then["after"] <= walk.units_then["before"]
     units = walk.record()["units"]
     assert units["before"] <= walk.balance + 0.005  # the tool tells two digits
-    assert units["after"] < units["before"]
+    assert units["after"] <= units["before"]  # a quick job uses less than the last digit
     assert units["rate"] == pytest.approx(1.19)
     assert 0 < units["used"] < 1.19
     assert "compute units used" in walk.document["message"]
