@@ -7,7 +7,6 @@ queued again by Azure ML itself. Nothing of Azure's SDKs is imported before a me
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -131,13 +130,8 @@ class AzureML(Cloud[Account, Any]):
         for account in {each.workspace: each for each in noted if each is not None}.values():
             with translated():
                 jobs = list(account.ml.jobs.list())
-            runs: dict[str, list[Any]] = defaultdict(list)
-            for job in jobs:
-                if job is not None and JOB_TAG in (job.tags or {}):
-                    runs[job.tags[JOB_TAG]].append(job)
-            for name, found in runs.items():
-                found.sort(key=lambda run: run.creation_context.created_at)
-                yield self._of_runs(account, name, found)
+            tagged = ((job.tags[JOB_TAG], job) for job in jobs if job is not None and JOB_TAG in (job.tags or {}))
+            yield from self._of_listed(account, tagged, lambda run: run.creation_context.created_at)
 
     def logs(self, handle: Handle, after: Cursor | None) -> Iterator[LogLine]:
         """The lines in the log files of all machines, in all starts."""

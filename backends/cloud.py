@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from backends import prices
 from backends.home import data_home
@@ -174,6 +175,16 @@ class Cloud(Backend, Generic[AccountT, RunT]):
 
     def _of_runs(self, account: AccountT, job_name: str, runs: list[RunT]) -> Handle:
         return self._handle(account, job_name, [self._name(run) for run in runs], self._image(account, runs[0]))
+
+    def _of_listed(
+        self, account: AccountT, listed: Iterable[tuple[str, RunT]], created: Callable[[RunT], Any]
+    ) -> Iterator[Handle]:
+        """The jobs of a service's listing of runs, each with its job's name; a job's runs by when they were created."""
+        runs: dict[str, list[RunT]] = defaultdict(list)
+        for name, run in listed:
+            runs[name].append(run)
+        for name, found in runs.items():
+            yield self._of_runs(account, name, sorted(found, key=created))
 
     def _handle(self, account: AccountT, job_name: str, runs: list[str], image: str) -> Handle:
         data = self._place(account) | {"runs": runs, "image": image, "image_digest": self._digest(account, image)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -163,13 +162,10 @@ class SageMaker(Cloud[Account, Json]):
         """What the search tells of each is enough; to describe hundreds one by one would be throttled."""
         tagged = {"Filters": [{"Name": f"Tags.{JOB_TAG}", "Operator": "Exists"}]}
         search = account.client("sagemaker").search
-        runs: dict[str, list[Json]] = defaultdict(list)
-        for each in pages(search, "Results", Resource="TrainingJob", SearchExpression=tagged, MaxResults=100):
-            run = each["TrainingJob"]
-            [name] = [tag["Value"] for tag in run["Tags"] if tag["Key"] == JOB_TAG]
-            runs[name].append(run)
-        for name, found in runs.items():
-            yield self._of_runs(account, name, sorted(found, key=lambda run: run["CreationTime"]))
+        found = pages(search, "Results", Resource="TrainingJob", SearchExpression=tagged, MaxResults=100)
+        jobs = (each["TrainingJob"] for each in found)
+        named = ((tag["Value"], job) for job in jobs for tag in job["Tags"] if tag["Key"] == JOB_TAG)
+        yield from self._of_listed(account, named, lambda run: run["CreationTime"])
 
     def logs(self, handle: Handle, after: Cursor | None) -> Iterator[LogLine]:
         """The lines in CloudWatch of all machines, in all lives."""

@@ -59,7 +59,7 @@ def screen(platform: Platform, given: Given, began: float) -> None:
     spec, outputs = given.spec, given.outputs
     Checkpoints(platform.checkpoints, given.fingerprint)
     try:
-        splits, entries = _screen(platform, given)
+        entries = _screen(platform, given)
         timings = {"import": imported - began - given.seconds, "start": given.seconds}
         timings |= {"evaluate": time.perf_counter() - imported}
         metric = metrics_of(spec.task.type, spec.task.metric_name)[spec.task.metric_name]
@@ -68,7 +68,7 @@ def screen(platform: Platform, given: Given, began: float) -> None:
             "task": {"type": spec.task.type, "metric": metric.name, "higher_is_better": metric.higher_is_better},
             "seed": spec.train.seed,
             "platform": {"name": platform.name, "device": "cuda" if torch.cuda.is_available() else "cpu"},
-            "data": splits.counts,
+            "data": given.splits.counts,
             "screening": entries,
             "verdict": None,
             "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
@@ -80,14 +80,14 @@ def screen(platform: Platform, given: Given, began: float) -> None:
             outputs.copy_to(platform.mirror)
 
 
-def _screen(platform: Platform, given: Given) -> tuple[Splits, list[dict[str, Any]]]:
-    """The rows, and what was measured of each candidate."""
+def _screen(platform: Platform, given: Given) -> list[dict[str, Any]]:
+    """What was measured of each candidate."""
     spec, splits = given.spec, given.splits
     if splits.test or not splits.validation:
         raise InputError("a screening takes validation rows, and no test row", "Start it by ftlaunch screen.")
     emit("check", **{name: len(rows) for name, rows in splits.named()})
     screening = Screening(platform, spec, validation_in_the_place_of_test(splits), given.fingerprint)
-    return splits, [_measured(screening, place, candidate) for place, candidate in enumerate(spec.candidates)]
+    return [_measured(screening, place, candidate) for place, candidate in enumerate(spec.candidates)]
 
 
 def validation_in_the_place_of_test(splits: Splits) -> Splits:
