@@ -149,7 +149,7 @@ class Local(Backend):
         folder = _folder(handle)
         alive = _held(folder / "supervisor.lock")  # asked first: what a dead supervisor wrote is final
         state: Json = json.loads((folder / "state.json").read_text())
-        if state["ended"] is not None:
+        if state["ended"] is not None and not alive:
             return supervised.ended(folder, state)
         if not alive and _held(folder / "training.lock"):
             return Status(state=State.STOPPING, native_state="orphan", message="its supervisor was killed; it saves")

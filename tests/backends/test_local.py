@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -197,6 +198,15 @@ def test_the_time_limit_is_kept_and_told_to_the_training(rows):
 def test_one_that_stops_itself_at_its_deadline_timed_out(rows):
     status = ended(start(rows, "import time; time.sleep(1); raise SystemExit(143)", max_seconds=2))
     assert (status.state, status.reason) == (State.FAILED, Reason.TIMED_OUT)
+
+
+def test_an_end_is_told_once_the_supervisor_is_gone(rows, home):
+    handle = start(rows, "print('done')")
+    assert ended(handle).state is State.SUCCEEDED
+    with (home / "local" / "a-1" / "supervisor.lock").open() as file:  # as one does that has written, and not gone
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert Local().status(handle).state is State.RUNNING
+    assert Local().status(handle).state is State.SUCCEEDED
 
 
 def test_a_killed_supervisor_ends_in_failed_once_the_training_has_saved(rows, home):
