@@ -17,7 +17,7 @@ class ColabHarness(Harness):
     backend: ClassVar[type[Backend]] = Colab
     remote: ClassVar[bool] = True
     poll_seconds: ClassVar[float] = 0.5
-    long_steps: ClassVar[int] = 200
+    long_steps: ClassVar[int] = 120
     limit_seconds: ClassVar[int] = 15
     grace_seconds: ClassVar[float] = 120.0
 

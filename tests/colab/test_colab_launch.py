@@ -8,13 +8,13 @@ import pytest
 
 from tests.colab.walking import SECRET, Walk, kill
 
-STEPS = 300
+STEPS = 180
 
 
 @pytest.fixture(scope="module")
 def walk(colab, tmp_path_factory):
     # Steps enough that some looks fall into the training.
-    train = {"epochs": 1000.0, "rank": 4, "max_steps": STEPS, "checkpoint_steps": 50, "patience": 0}
+    train = {"epochs": 1000.0, "rank": 4, "max_steps": STEPS, "checkpoint_steps": 25, "patience": 0}
     made = Walk(tmp_path_factory.mktemp("walk"), train=train, secrets=[SECRET], budget={"max_hours": 1.0})
     made.balance, before = colab.balance, set(colab.machines)
     with made.start("run", "--yes", "--output", "out") as launcher:
@@ -53,7 +53,7 @@ def test_colab_walk_goes_on_to_the_verdict(walk):
     assert walk.document["state"] == "SUCCEEDED"
     result = json.loads((walk.folder / "out" / "result.json").read_text())
     assert result["platform"]["name"] == "colab"
-    assert 50 <= result["training"]["resumed_from"] < STEPS == result["training"]["steps"]
+    assert 25 <= result["training"]["resumed_from"] < STEPS == result["training"]["steps"]
     assert result["verdict"]["outcome"] in ("improved", "inconclusive", "degraded")
     assert (walk.folder / "out" / "adapter" / "adapter_model.safetensors").exists()
     assert "train/loss" in walk.first[1]
