@@ -132,7 +132,7 @@ def test_colab_launcher_killed_while_it_trains(colab, tool, tmp_path):
     """Here it is Google's own script that is called, for each of the tool's verbs that a job needs."""
     whole = {"colab": OPTIONS | {"command": tool}}
     walk = Walk(tmp_path, train={"rank": 4, "epochs": 1000.0, "max_steps": 30, "patience": 0}, backends=whole)
-    # Its thread that listens to a machine may sleep on for that long after a call (`warm_tool`); ten seconds by default.
+    # After a call its listening thread may sleep on for that long (`warm_tool` says why), by default ten seconds.
     walk.environment["REQUEST_TIMEOUT"] = "3"
     with walk.start("run", "--yes") as launcher:
         walk.until(lambda: walk.record().get("started"))
