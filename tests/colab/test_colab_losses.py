@@ -110,8 +110,19 @@ def test_colab_machine_that_does_not_stop_is_told_and_given_back_by_the_next_fet
 
 
 def test_colab_launcher_killed_while_it_takes_a_machine(colab, tmp_path):
-    """The machine is not forgotten while the login is refused: the tool, without a session in its file, takes that for
-    an account without machines."""
+    walk = Walk(tmp_path)
+    before = set(colab.machines)
+    with walk.start("run", "--yes") as launcher:
+        walk.until(lambda: set(colab.machines) - before)
+        kill(launcher)
+    walk.run("jobs", "--reconcile")
+    [machine] = [each for name, each in colab.machines.items() if name not in before]
+    assert machine.job() is None
+    assert colab.assigned() == []
+
+
+def test_colab_machine_is_not_forgotten_while_the_login_is_refused(colab, tmp_path):
+    """The tool, without a session in its file, takes a login that is refused for an account without machines."""
     walk = Walk(tmp_path)
     sessions = tmp_path / "home" / "colab" / "sessions.json"
     with walk.start("run", "--yes") as launcher:
@@ -122,9 +133,8 @@ def test_colab_launcher_killed_while_it_takes_a_machine(colab, tmp_path):
     with colab.trouble(expired=True), walk.start("jobs", "--reconcile") as refused:
         assert "credentials" in refused.communicate(timeout=200)[1]
     assert walk.record()["intended"] is not None
-    [machine] = colab.assigned()
+    assert len(colab.assigned()) == 1
     walk.run("jobs", "--reconcile")
-    assert machine.job() is None
     assert colab.assigned() == []
 
 
